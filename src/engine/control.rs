@@ -1,0 +1,133 @@
+//! What the control plane may ask of a shard, and the answers. Plain data: the engine answers
+//! every request at once, so a request needs no id and no state.
+
+use crate::ids::{CommentId, EventId, Position};
+use crate::limits::Limits;
+
+/// A request to the home shard of an event, or to every shard where it names none.
+#[derive(Debug)]
+pub enum Request {
+    /// Append a comment that came over HTTP.
+    Post {
+        /// Where to.
+        event: EventId,
+        /// Who wrote it; without one the node makes an id.
+        user: Option<Box<str>>,
+        /// The name to show.
+        name: Option<Box<str>>,
+        /// What was written.
+        text: Box<str>,
+        /// Makes a retry safe, as in the WebSocket `post`.
+        key: Option<Box<str>>,
+    },
+    /// The retained comments of an event, newest page first unless `before` is given.
+    Comments {
+        /// Which event.
+        event: EventId,
+        /// How many at most; capped by `history_frames_max`.
+        limit: u32,
+        /// Only comments with a smaller offset.
+        before: Option<u64>,
+    },
+    /// Viewers and positions of an event.
+    Event {
+        /// Which event.
+        event: EventId,
+    },
+    /// Counters and gauges for `/metrics`.
+    Report,
+    /// Stop admitting; close every connection, spread over `spread_ms`.
+    Drain {
+        /// Over how long the closes are spread, in milliseconds.
+        spread_ms: u32,
+    },
+    /// Admit again; connections not closed yet stay.
+    Undrain,
+    /// Use these limits from now on.
+    Reload(Box<Limits>),
+}
+
+/// The answer to a [`Request`].
+#[derive(Debug)]
+pub enum Reply {
+    /// The comment is in the log.
+    Posted {
+        /// Its id.
+        id: CommentId,
+        /// Its place.
+        position: Position,
+    },
+    /// The comment was not taken.
+    Refused(PostRefusal),
+    /// A page of comments, oldest first, each as the JSON frame a viewer gets (no WebSocket header).
+    Comments {
+        /// One JSON object per comment.
+        comments: Vec<Vec<u8>>,
+        /// The head of the log.
+        position: Position,
+    },
+    /// The state of an event.
+    Event {
+        /// Connections watching it on this node.
+        viewers: u32,
+        /// The head of its log.
+        position: Position,
+        /// The oldest retained offset; `position.offset + 1` when nothing is retained.
+        tail: u64,
+    },
+    /// Nobody watches this event and nothing of it is retained.
+    NoSuchEvent,
+    /// What [`Request::Report`] asked for.
+    Report(Box<crate::report::Report>),
+    /// Done, nothing to say.
+    Done,
+}
+
+/// Why a comment was not appended. The text forms are part of the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PostRefusal {
+    /// The command could not be understood.
+    BadCommand,
+    /// Control characters in the text, or a label that is too long.
+    BadText,
+    /// The text is over `comment_bytes_max`.
+    TooLong,
+    /// The text is empty or only white space.
+    Empty,
+    /// Over `posts_per_sec_connection` or `posts_per_sec_event`.
+    RateLimited,
+    /// The mesh or the rooms are full.
+    Overloaded,
+    /// The node is draining.
+    Draining,
+}
+
+impl PostRefusal {
+    /// The protocol's `code`.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::BadCommand => "bad_command",
+            Self::BadText => "bad_text",
+            Self::TooLong => "too_long",
+            Self::Empty => "empty",
+            Self::RateLimited => "rate_limited",
+            Self::Overloaded => "overloaded",
+            Self::Draining => "draining",
+        }
+    }
+
+    /// The protocol's `message`: what to do next.
+    #[must_use]
+    pub fn message(self) -> &'static str {
+        match self {
+            Self::BadCommand => "not a command of this protocol; see PROTOCOL.md",
+            Self::BadText => "the text has control characters, or a label is over 64 bytes",
+            Self::TooLong => "the text is longer than this node takes",
+            Self::Empty => "the text is empty",
+            Self::RateLimited => "too many posts; wait a second",
+            Self::Overloaded => "the node is overloaded; try again in a few seconds",
+            Self::Draining => "the node is draining; connect again",
+        }
+    }
+}

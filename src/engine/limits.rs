@@ -1,0 +1,109 @@
+//! Every bound of a node, each with a name, a unit and a default.
+//!
+//! The configuration table (`src/config`) maps a flag, a file key and a variable of the same
+//! name to each field; the engine only ever reads the resolved values. Constants that no
+//! operator should need to change stand below the struct, with their reasons.
+
+/// What to do with a subscriber whose cursor has fallen out of its room's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LagPolicy {
+    /// Move the cursor ahead and announce the hole with a `gap` notice.
+    Skip,
+    /// Close the connection with 4000.
+    Evict,
+}
+
+/// The resolved limits of a node. `0` means "no limit" only where a field says so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Request head of the upgrade, in bytes; more is answered 431.
+    pub handshake_bytes_max: u32,
+    /// From accept to a whole upgrade request, in milliseconds; more is answered 408.
+    pub handshake_ms_max: u32,
+    /// Payload of one WebSocket frame from a client, in bytes; more is closed with 1009.
+    pub frame_bytes_max: u32,
+    /// Payload of one reassembled message from a client, in bytes; more is closed with 1009.
+    pub message_bytes_max: u32,
+    /// Text of one comment, in bytes of UTF-8; more is refused with `too_long`.
+    pub comment_bytes_max: u32,
+    /// Sustained posts a second over one connection, with a burst of two seconds' worth. 0: no cap.
+    pub posts_per_sec_connection: u32,
+    /// Sustained posts a second into one event, with a burst of two seconds' worth. 0: no cap.
+    pub posts_per_sec_event: u32,
+    /// Live connections on the node; more are answered 503 `full`.
+    pub connections_max: u32,
+    /// Connections from one address; more are answered 429. 0: no cap.
+    pub connections_per_address_max: u32,
+    /// Rooms on the node; more are answered 503 `rooms_full`. Divided evenly among the shards.
+    pub rooms_max: u32,
+    /// An event without viewers and comments for this long is forgotten, in milliseconds.
+    pub room_idle_ms_max: u32,
+    /// All logs of the node together, in bytes; beyond it the coldest rooms lose their oldest
+    /// frames. Divided evenly among the shards.
+    pub log_bytes_max: u64,
+    /// The log of one room, all codecs together, in bytes.
+    pub room_log_bytes_max: u64,
+    /// The log of one room, in frames.
+    pub room_log_frames_max: u32,
+    /// Comments a joining viewer gets when it does not say, in frames.
+    pub history_frames: u32,
+    /// The most history a joining viewer may ask for, and a REST page may hold, in frames.
+    pub history_frames_max: u32,
+    /// What happens to a subscriber that falls out of the log.
+    pub lag_policy: LagPolicy,
+    /// A subscriber with bytes waiting that accepts none for this long is evicted, in milliseconds.
+    pub stall_ms_max: u32,
+    /// Bytes waiting for one connection alone (acks, errors, pongs); more closes it with 1008.
+    pub private_queue_bytes_max: u32,
+    /// Silence after which a connection is pinged, in milliseconds; two silent intervals end
+    /// it. 0: no keepalive.
+    pub keepalive_ms: u32,
+    /// From our close frame to the peer's, in milliseconds; then the socket is closed anyway.
+    pub close_ms_max: u32,
+    /// Subscribers of one room on one shard beyond which the room spreads to other shards.
+    pub spread_subscribers_min: u32,
+    /// CPU time of a shard the governor aims for, in percent of its core.
+    pub cpu_target_percent: u32,
+    /// The longest pause the governor puts between two passes over a room, in milliseconds.
+    pub coalesce_ms_max: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            handshake_bytes_max: 8 * 1024,
+            handshake_ms_max: 10_000,
+            frame_bytes_max: 16 * 1024,
+            message_bytes_max: 16 * 1024,
+            comment_bytes_max: 2_000,
+            posts_per_sec_connection: 5,
+            posts_per_sec_event: 200,
+            connections_max: 55_000,
+            connections_per_address_max: 0,
+            rooms_max: 65_536,
+            room_idle_ms_max: 300_000,
+            log_bytes_max: 64 * 1024 * 1024,
+            room_log_bytes_max: 4 * 1024 * 1024,
+            room_log_frames_max: 8_192,
+            history_frames: 50,
+            history_frames_max: 500,
+            lag_policy: LagPolicy::Skip,
+            stall_ms_max: 30_000,
+            private_queue_bytes_max: 64 * 1024,
+            keepalive_ms: 50_000,
+            close_ms_max: 5_000,
+            spread_subscribers_min: 4_096,
+            cpu_target_percent: 70,
+            coalesce_ms_max: 250,
+        }
+    }
+}
+
+/// An `event_id`, in bytes: what a URL path segment and a log line can bear.
+pub const EVENT_ID_BYTES_MAX: usize = 128;
+/// `user`, `name`, `ref` and `key`, each, in bytes.
+pub const LABEL_BYTES_MAX: usize = 64;
+/// How long a post's `key` is remembered, in milliseconds, and how many of them a room keeps.
+pub const KEY_MS_MAX: u64 = 300_000;
+/// The most recent keys a room remembers; the oldest go first.
+pub const KEYS_MAX: usize = 1_024;

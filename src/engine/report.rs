@@ -1,0 +1,239 @@
+//! What a shard knows about itself: plain counters and gauges, copied out on request.
+//!
+//! Counters only grow. The engine fills [`Counters`] and the gauges of rooms and sessions, the
+//! shard's shell adds [`Shell`]. Names, types and HELP texts of the exported metrics are in
+//! the control plane.
+
+/// Why an upgrade was refused; the order is the order of [`Counters::refusals`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Refusal {
+    /// The request could not be understood (400, 404, 426).
+    BadRequest,
+    /// The request head was too long (431).
+    TooLarge,
+    /// The request did not arrive whole in time (408).
+    Timeout,
+    /// Too many connections from this address (429).
+    AddressFull,
+    /// `connections_max` is reached (503).
+    Full,
+    /// The node is draining (503).
+    Draining,
+    /// `rooms_max` is reached (503).
+    RoomsFull,
+    /// The mesh or the target shard's descriptor table is full (503).
+    Overloaded,
+}
+
+impl Refusal {
+    /// All reasons, in order.
+    pub const ALL: [Self; 8] = [
+        Self::BadRequest,
+        Self::TooLarge,
+        Self::Timeout,
+        Self::AddressFull,
+        Self::Full,
+        Self::Draining,
+        Self::RoomsFull,
+        Self::Overloaded,
+    ];
+    /// The value of the `reason` label.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::BadRequest => "bad_request",
+            Self::TooLarge => "too_large",
+            Self::Timeout => "timeout",
+            Self::AddressFull => "address_full",
+            Self::Full => "full",
+            Self::Draining => "draining",
+            Self::RoomsFull => "rooms_full",
+            Self::Overloaded => "overloaded",
+        }
+    }
+}
+
+/// How a live connection ended; the order is the order of [`Counters::closes`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum CloseCause {
+    /// The peer closed or reset the connection.
+    Peer,
+    /// The peer broke the WebSocket protocol, a size limit or UTF-8 (1002, 1003, 1007, 1009).
+    PeerFault,
+    /// The private queue was over its limit (1008).
+    QueueFull,
+    /// Two keepalive intervals without a byte.
+    Silent,
+    /// Evicted: fell out of the log under the evict policy (4000).
+    Lag,
+    /// Evicted: accepted no byte for `stall_ms_max`.
+    Stalled,
+    /// The node drained (1012).
+    Drain,
+    /// The kernel reported an error on the socket.
+    SocketError,
+}
+
+impl CloseCause {
+    /// All causes, in order.
+    pub const ALL: [Self; 8] = [
+        Self::Peer,
+        Self::PeerFault,
+        Self::QueueFull,
+        Self::Silent,
+        Self::Lag,
+        Self::Stalled,
+        Self::Drain,
+        Self::SocketError,
+    ];
+    /// The value of the `cause` label.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Peer => "peer",
+            Self::PeerFault => "peer_fault",
+            Self::QueueFull => "queue_full",
+            Self::Silent => "silent",
+            Self::Lag => "lag",
+            Self::Stalled => "stalled",
+            Self::Drain => "drain",
+            Self::SocketError => "socket_error",
+        }
+    }
+}
+
+/// Events counted by the engine since the shard started.
+#[derive(Clone, Debug, Default)]
+pub struct Counters {
+    /// Sockets handed to the engine by accept.
+    pub accepts: u64,
+    /// Upgrades answered 101.
+    pub upgrades: u64,
+    /// Plain HTTP requests handed to the control plane.
+    pub handovers: u64,
+    /// Upgrades refused, by [`Refusal`].
+    pub refusals: [u64; Refusal::ALL.len()],
+    /// Live connections ended, by [`CloseCause`].
+    pub closes: [u64; CloseCause::ALL.len()],
+    /// Sockets sent to another shard before their 101.
+    pub moves: u64,
+    /// Comments appended to logs of this shard.
+    pub comments: u64,
+    /// Posts answered with `error` or an HTTP status, by [`crate::control::PostRefusal`] order
+    /// of declaration.
+    pub posts_refused: [u64; 7],
+    /// Posts answered from the key window instead of being appended again.
+    pub posts_deduplicated: u64,
+    /// Comments handed to the kernel, one per subscriber and comment.
+    pub deliveries: u64,
+    /// Writes handed to the kernel that carried log frames; `deliveries / log_writes` is coalescing.
+    pub log_writes: u64,
+    /// Bytes handed to the kernel, all kinds.
+    pub bytes_sent: u64,
+    /// Bytes received, after the upgrade.
+    pub bytes_received: u64,
+    /// Writes that the kernel took in part or not at all.
+    pub short_writes: u64,
+    /// Gap notices sent.
+    pub gaps: u64,
+    /// Comments covered by gap notices.
+    pub gap_comments: u64,
+    /// Keepalive pings sent.
+    pub pings: u64,
+    /// Frames dropped from logs because the shard's share of `log_bytes_max` was used up.
+    pub log_evictions: u64,
+    /// Rooms freed after `room_idle_ms_max`.
+    pub rooms_freed: u64,
+    /// Finished passes over a room's subscribers.
+    pub passes: u64,
+    /// Duration of finished passes.
+    pub pass_seconds: Histogram,
+    /// How far behind the head a subscriber was when a pass reached it, worst of each pass, in frames.
+    pub pass_lag_frames_max: u64,
+}
+
+/// A histogram over powers of two: bucket `i` counts durations of at most `100 µs << i`.
+#[derive(Clone, Debug, Default)]
+pub struct Histogram {
+    /// Observations per bucket, not cumulative; the last bucket has no upper bound.
+    pub buckets: [u64; 14],
+    /// Sum of all observations, in microseconds.
+    pub sum_us: u64,
+}
+
+impl Histogram {
+    /// The upper bound of bucket `i` in microseconds; `None` for the last.
+    #[must_use]
+    pub fn bound_us(i: usize) -> Option<u64> {
+        (i < 13).then(|| 100 << i)
+    }
+
+    /// Counts one duration, in microseconds.
+    pub fn observe(&mut self, us: u64) {
+        let bucket = (0..13).find(|&i| us <= 100 << i).unwrap_or(13);
+        self.buckets[bucket] += 1;
+        self.sum_us += us;
+    }
+}
+
+/// What the shell adds: rings, CPU and the links to other shards.
+#[derive(Clone, Debug, Default)]
+pub struct Shell {
+    /// The CPU the shard is pinned to.
+    pub cpu: u32,
+    /// CPU time of the shard's thread, in microseconds.
+    pub cpu_us: u64,
+    /// Busy share of the core as the governor sees it (softirq included), in permille.
+    pub busy_permille: u32,
+    /// Times the shard slept and woke.
+    pub wakeups: u64,
+    /// `io_uring_enter` calls that submitted something.
+    pub submits: u64,
+    /// Completion-queue overflows the kernel reported.
+    pub cq_overflows: u64,
+    /// Descriptor slots of all rings, and how many hold a socket.
+    pub slots: u64,
+    /// Occupied descriptor slots.
+    pub slots_used: u64,
+    /// Reads that found the provided buffers used up and were retried.
+    pub buffers_exhausted: u64,
+    /// Mesh messages sent.
+    pub mesh_sent: u64,
+    /// Times a mesh link was full; the message waited for the next turn.
+    pub mesh_full: u64,
+    /// Plain HTTP connections refused because the control plane's queue was full.
+    pub handovers_refused: u64,
+}
+
+/// Everything one shard reports.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// The shard's number.
+    pub shard: u32,
+    /// Engine counters.
+    pub counters: Counters,
+    /// Live connections (after the 101, until closed).
+    pub connections: u64,
+    /// Sockets still shaking hands.
+    pub handshakes: u64,
+    /// Rooms whose home is this shard.
+    pub rooms: u64,
+    /// Replicas here of rooms that have spread from other shards.
+    pub replicas: u64,
+    /// Bytes of log segments held by rooms of this shard.
+    pub log_bytes: u64,
+    /// Bytes waiting in private queues.
+    pub private_bytes: u64,
+    /// Subscribers waiting for their socket to become writable.
+    pub blocked: u64,
+    /// The governor's factor: pause after a pass, as permille of the pass's own duration.
+    pub pause_permille: u64,
+    /// Bytes of user memory the engine holds for connections (tables and queues, not logs).
+    pub connection_bytes: u64,
+    /// Whether the shard is draining.
+    pub is_draining: bool,
+    /// The shell's part.
+    pub shell: Shell,
+}

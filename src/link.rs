@@ -1,0 +1,77 @@
+//! The links between the control plane and the shards: bounded both ways, and neither side
+//! ever waits for the other inside its own loop.
+//!
+//! Towards a shard: a bounded queue of jobs and the shard's waker; each job carries the sender
+//! of its answer. Towards the control plane: sockets of plain HTTP requests, in a bounded
+//! channel that the shard only ever tries.
+
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+
+use crossbeam::queue::ArrayQueue;
+use tokio::sync::oneshot;
+use uproar_engine::control::{Reply, Request};
+use uproar_ring::Waker;
+
+/// Jobs that may wait for one shard; more are answered 503 by the control plane.
+pub const JOBS_MAX: usize = 1_024;
+/// Plain HTTP sockets that may wait for the control plane; more are answered 503 by the shard.
+pub const HANDOVERS_MAX: usize = 256;
+
+/// A request to a shard and the way back.
+#[derive(Debug)]
+pub struct Job {
+    /// What is asked.
+    pub request: Request,
+    /// Where the answer goes; a dropped receiver is not an error.
+    pub reply: oneshot::Sender<Reply>,
+}
+
+/// A socket that carries plain HTTP, on its way to the control plane's router.
+#[derive(Debug)]
+pub struct Handover {
+    /// The socket, an ordinary descriptor again, non-blocking.
+    pub stream: TcpStream,
+    /// The bytes already read from it.
+    pub read: Vec<u8>,
+    /// The other end.
+    pub peer: SocketAddr,
+}
+
+/// Why a shard did not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unreachable {
+    /// The queue towards the shard holds [`JOBS_MAX`] jobs.
+    #[error("the shard has {JOBS_MAX} requests waiting; try again in a few seconds")]
+    Busy,
+    /// The shard has stopped.
+    #[error("the shard has stopped; the node is going down")]
+    Stopped,
+}
+
+/// The control plane's end of the link to one shard. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct ShardPort {
+    jobs: Arc<ArrayQueue<Job>>,
+    waker: Waker,
+}
+
+impl ShardPort {
+    /// Makes the two ends; `waker` wakes the shard that keeps the queue.
+    #[must_use]
+    pub fn new(waker: Waker) -> (Self, Arc<ArrayQueue<Job>>) {
+        let jobs = Arc::new(ArrayQueue::new(JOBS_MAX));
+        (Self { jobs: Arc::clone(&jobs), waker }, jobs)
+    }
+
+    /// Asks the shard and waits for its answer.
+    ///
+    /// # Errors
+    /// [`Unreachable`] when the queue is full or the shard has stopped.
+    pub async fn request(&self, request: Request) -> Result<Reply, Unreachable> {
+        let (reply, answer) = oneshot::channel();
+        self.jobs.push(Job { request, reply }).map_err(|_| Unreachable::Busy)?;
+        self.waker.wake();
+        answer.await.map_err(|_| Unreachable::Stopped)
+    }
+}
