@@ -1,15 +1,22 @@
-//! The home of unsafe code (being written): rings, provided buffers, the waker.
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
+//! The one home of unsafe code: private io_uring rings with direct descriptors, behind an
+//! interface that safe code cannot misuse.
+//!
+//! A ring belongs to the thread that made it (`SINGLE_ISSUER | DEFER_TASKRUN`); sockets live in
+//! its table of direct descriptors, so a process serves far more of them than RLIMIT_NOFILE.
+//! What safe code needs to be kept from is small: memory that an SQE points at must outlive the
+//! submission, a provided buffer must not be read while the kernel may write it, and a raw
+//! descriptor must have one owner. Each is held by a type here ([`Ring::send_all`] borrows, a
+//! [`Buffer`] is handed out once, [`Event::Installed`] owns).
+//!
+//! Not here: what a connection is, when to read or write, any protocol.
 
-/// Wakes a sleeping shard from another thread. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Waker(Arc<OwnedFd>);
+mod buffers;
+mod event;
+mod probe;
+mod ring;
+mod wake;
 
-impl Waker {
-    /// Makes the shard's next look for work happen now.
-    pub fn wake(&self) {
-        // The counter saturating (EAGAIN) means the shard is already due to wake.
-        let _ = rustix::io::write(&*self.0, &1u64.to_ne_bytes());
-    }
-}
+pub use buffers::Buffer;
+pub use event::{Event, Key};
+pub use ring::{ACCEPTS_MAX, Outgoing, Ring, RingAddress, RingConfig, SEND_CHUNK_MAX, Slot};
+pub use wake::{Sleeper, Wake, Waker};

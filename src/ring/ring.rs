@@ -1,0 +1,522 @@
+//! A private ring: submission, completion, and the table of direct descriptors.
+
+use std::collections::VecDeque;
+use std::io;
+use std::marker::PhantomData;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use io_uring::squeue::{self, Flags};
+use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, TimeoutFlags, Timespec};
+use io_uring::{IoUring, cqueue, opcode};
+
+use crate::buffers::{Buffer, Buffers, GROUP};
+use crate::event::{Event, Key, Tag};
+use crate::wake::Wake;
+
+/// Submission entries of a ring; a chunk of sends fits in whole.
+const SQ_ENTRIES: u32 = 1_024;
+/// Completion entries; beyond them the kernel keeps an overflow list, which is slow but lossless.
+const CQ_ENTRIES: u32 = 16_384;
+/// The most sends one [`Ring::send_all`] takes.
+pub const SEND_CHUNK_MAX: usize = 512;
+/// The most accepts in flight on one ring.
+pub const ACCEPTS_MAX: usize = 64;
+
+const ENTER_GETEVENTS: u32 = 1;
+
+const _: () = assert!(SEND_CHUNK_MAX <= SQ_ENTRIES as usize);
+
+/// A place in a ring's table of direct descriptors.
+pub type Slot = u32;
+
+/// Another ring, as a target for sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RingAddress(i32);
+
+/// Bytes to send: a pointer that is only ever handed to the kernel, and the borrow that keeps
+/// what it points at alive.
+#[derive(Clone, Copy, Debug)]
+pub struct Outgoing<'a> {
+    start: *const u8,
+    len: u32,
+    memory: PhantomData<&'a ()>,
+}
+
+impl<'a> Outgoing<'a> {
+    /// Ordinary memory.
+    #[must_use]
+    pub fn from_slice(bytes: &'a [u8]) -> Self {
+        Self { start: bytes.as_ptr(), len: bytes.len() as u32, memory: PhantomData }
+    }
+
+    /// `len` bytes from byte `start` of memory that other threads may still be appending to,
+    /// behind those bytes. No reference to plain bytes is made, so their writes are no race.
+    #[must_use]
+    pub fn from_words(words: &'a [AtomicU64], start: u32, len: u32) -> Self {
+        let end = u64::from(start) + u64::from(len);
+        assert!(end <= words.len() as u64 * 8, "bytes {start}+{len} are outside the memory");
+        let start = words.as_ptr().cast::<u8>().wrapping_add(start as usize);
+        Self { start, len, memory: PhantomData }
+    }
+
+    /// How many bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// Whether there is nothing to send.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+/// The sizes of a ring.
+#[derive(Clone, Copy, Debug)]
+pub struct RingConfig {
+    /// Direct descriptors; at most RLIMIT_NOFILE.
+    pub slots: u32,
+    /// Provided buffers, a power of two.
+    pub buffers: u16,
+    /// Capacity of each buffer, in bytes.
+    pub buffer_bytes: u32,
+}
+
+/// Where the kernel writes the peer's address of one accept.
+#[repr(C)]
+struct AcceptLane {
+    address: libc::sockaddr_storage,
+    len: libc::socklen_t,
+}
+
+/// A private ring. Made and used on one thread.
+pub struct Ring {
+    ring: IoUring,
+    raw: i32,
+    buffers: Buffers,
+    /// Leaked: the kernel may write to them for as long as it likes.
+    lanes: *mut AcceptLane,
+    /// Leaked, as an SQE may point at it.
+    timer: *mut Timespec,
+    /// Completions that surfaced while sends were submitted.
+    early: VecDeque<cqueue::Entry>,
+    submits: u64,
+    overflows: u64,
+}
+
+impl std::fmt::Debug for Ring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ring").field("fd", &self.raw).finish_non_exhaustive()
+    }
+}
+
+impl Ring {
+    /// Makes a ring on this thread; its completions write to `wake`.
+    ///
+    /// # Errors
+    /// In one sentence: io_uring is disabled or blocked, the kernel is too old, or a limit is
+    /// too low.
+    pub fn new(config: RingConfig, wake: &Wake) -> io::Result<Self> {
+        let mut builder = IoUring::builder();
+        builder
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_taskrun_flag()
+            .setup_cqsize(CQ_ENTRIES);
+        let ring = builder.build(SQ_ENTRIES).map_err(|error| explain_setup(&error))?;
+        crate::probe::check(&ring)?;
+        let raw = ring.as_raw_fd();
+        ring.submitter().register_files_sparse(config.slots).map_err(|error| {
+            io::Error::new(
+                error.kind(),
+                format!(
+                    "cannot register {} direct descriptors ({error}); raise RLIMIT_NOFILE \
+                     (LimitNOFILE=) to at least that",
+                    config.slots
+                ),
+            )
+        })?;
+        let buffers = Buffers::register(&ring, raw, config.buffers, config.buffer_bytes)?;
+        ring.submitter().register_eventfd(wake.raw())?;
+        let lanes: Vec<AcceptLane> = (0..ACCEPTS_MAX)
+            // SAFETY: all-zero bytes are a valid sockaddr_storage (plain integers).
+            .map(|_| AcceptLane { address: unsafe { std::mem::zeroed() }, len: 0 })
+            .collect();
+        Ok(Self {
+            ring,
+            raw,
+            buffers,
+            lanes: Box::leak(lanes.into_boxed_slice()).as_mut_ptr(),
+            timer: Box::leak(Box::new(Timespec::new())),
+            early: VecDeque::new(),
+            submits: 0,
+            overflows: 0,
+        })
+    }
+
+    /// The ring's address, for others to send sockets to.
+    #[must_use]
+    pub fn address(&self) -> RingAddress {
+        RingAddress(self.raw)
+    }
+
+    /// `io_uring_enter` calls that submitted something.
+    #[must_use]
+    pub fn submits(&self) -> u64 {
+        self.submits
+    }
+
+    /// Completion-queue overflows seen.
+    #[must_use]
+    pub fn overflows(&self) -> u64 {
+        self.overflows
+    }
+
+    /// Capacity of a provided buffer: a read of exactly this many bytes may have left more.
+    #[must_use]
+    pub fn buffer_bytes(&self) -> usize {
+        self.buffers.bytes_each()
+    }
+
+    /// Accepts one connection from `listener` into a free slot; `lane` is below
+    /// [`ACCEPTS_MAX`] and not in flight.
+    pub fn accept(&mut self, listener: BorrowedFd<'_>, lane: u16) {
+        assert!(usize::from(lane) < ACCEPTS_MAX, "lane {lane} does not exist");
+        // SAFETY: `lane` is inside the leaked array; the caller keeps a lane to one accept, and
+        // even two would only mix up addresses.
+        let (address, len) = unsafe {
+            let cell = &mut *self.lanes.add(usize::from(lane));
+            cell.len = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+            (&raw mut cell.address, &raw mut cell.len)
+        };
+        let entry = opcode::Accept::new(Fd(listener.as_raw_fd()), address.cast(), len)
+            .file_index(Some(DestinationSlot::auto_target()))
+            .build();
+        self.push(&entry.user_data(Tag::Accept.with(Key::new(lane.into()))));
+    }
+
+    /// Reads into a provided buffer as soon as there is something to read.
+    pub fn read(&mut self, slot: Slot, key: Key) {
+        self.push_read(slot, key, 0);
+    }
+
+    /// Reads into a provided buffer what is there now, or nothing (`WouldBlock`).
+    pub fn read_now(&mut self, slot: Slot, key: Key) {
+        self.push_read(slot, key, libc::MSG_DONTWAIT);
+    }
+
+    fn push_read(&mut self, slot: Slot, key: Key, flags: i32) {
+        let entry = opcode::Recv::new(Fixed(slot), std::ptr::null_mut(), 0)
+            .flags(flags)
+            .buf_group(GROUP)
+            .build()
+            .flags(Flags::BUFFER_SELECT);
+        self.push(&entry.user_data(Tag::Read.with(key)));
+    }
+
+    /// Watches a socket for bytes until cancelled: edge-triggered, so read until there is no more.
+    pub fn watch_readable(&mut self, slot: Slot, key: Key) {
+        let mask = (libc::POLLIN | libc::POLLRDHUP) as u32;
+        let entry = opcode::PollAdd::new(Fixed(slot), mask).multi(true).build();
+        self.push(&entry.user_data(Tag::PollIn.with(key)));
+    }
+
+    /// Reports once when a socket can be written to.
+    pub fn await_writable(&mut self, slot: Slot, key: Key) {
+        let entry = opcode::PollAdd::new(Fixed(slot), libc::POLLOUT as u32).build();
+        self.push(&entry.user_data(Tag::PollOut.with(key)));
+    }
+
+    /// Ends the watch of `key`; it ends with a `Readable` that is not armed.
+    pub fn unwatch_readable(&mut self, key: Key) {
+        let entry = opcode::PollRemove::new(Tag::PollIn.with(key)).build();
+        self.push(&entry.flags(Flags::SKIP_SUCCESS).user_data(Tag::Cancel.with(key)));
+    }
+
+    /// Ends a pending [`Self::await_writable`] of `key`.
+    pub fn cancel_writable(&mut self, key: Key) {
+        let entry = opcode::PollRemove::new(Tag::PollOut.with(key)).build();
+        self.push(&entry.flags(Flags::SKIP_SUCCESS).user_data(Tag::Cancel.with(key)));
+    }
+
+    /// Ends a pending [`Self::read`] of `key`; it ends with an error.
+    pub fn cancel_read(&mut self, key: Key) {
+        let target = CancelBuilder::user_data(Tag::Read.with(key));
+        let entry = opcode::AsyncCancel2::new(target).build();
+        self.push(&entry.flags(Flags::SKIP_SUCCESS).user_data(Tag::Cancel.with(key)));
+    }
+
+    /// Closes a slot. Pending polls and reads must have been cancelled before, or no FIN goes out.
+    pub fn close(&mut self, slot: Slot, key: Key) {
+        let entry = opcode::Close::new(Fixed(slot)).build();
+        self.push(&entry.user_data(Tag::Close.with(key)));
+    }
+
+    /// Gives a copy of the socket in `slot` to another ring, where it arrives under `token`.
+    pub fn send_slot(&mut self, slot: Slot, target: RingAddress, token: Key, key: Key) {
+        let entry = opcode::MsgRingSendFd::new(
+            Fd(target.0),
+            Fixed(slot),
+            DestinationSlot::auto_target(),
+            Tag::Arrive.with(token),
+        )
+        .build();
+        self.push(&entry.user_data(Tag::SendSlot.with(key)));
+    }
+
+    /// Makes an ordinary descriptor of a direct one; the slot stays.
+    pub fn install(&mut self, slot: Slot, key: Key) {
+        let entry = opcode::FixedFdInstall::new(Fixed(slot), 0).build();
+        self.push(&entry.user_data(Tag::Install.with(key)));
+    }
+
+    /// Puts an ordinary socket into `slot`, which must be free, and closes the ordinary descriptor.
+    ///
+    /// # Errors
+    /// The kernel's; a slot beyond the table is `InvalidInput`.
+    pub fn adopt(&mut self, slot: Slot, socket: impl Into<OwnedFd>) -> io::Result<()> {
+        let socket: OwnedFd = socket.into();
+        self.ring.submitter().register_files_update(slot, &[socket.as_raw_fd()]).map(|_| ())
+    }
+
+    /// Wakes the shard `after` from now with [`Event::Timer`]. Timers add up; none is cancelled.
+    pub fn set_timer(&mut self, after: Duration) {
+        // An earlier timer whose SQE still waits must be read by the kernel before its memory
+        // changes.
+        self.submit();
+        let time = Timespec::new().sec(after.as_secs()).nsec(after.subsec_nanos());
+        // SAFETY: the leaked Timespec is written by this thread only, and no unsubmitted SQE
+        // points at it (submitted just above; the kernel copies it at submission).
+        unsafe { *self.timer = time };
+        let entry = opcode::Timeout::new(self.timer).flags(TimeoutFlags::empty()).build();
+        self.push(&entry.user_data(Tag::Timer.with(Key::new(0))));
+    }
+
+    /// Sends each slice to its slot, whole or in part, without waiting. Reports `(index, result)`
+    /// for each send that was not taken whole: `Ok(n)` took `n` bytes; `WouldBlock` none. All
+    /// sends of a call have ended when it returns.
+    pub fn send_all<'a>(
+        &mut self,
+        sends: impl Iterator<Item = (Slot, Outgoing<'a>)>,
+        failures: &mut Vec<(u32, io::Result<usize>)>,
+    ) {
+        self.submit();
+        let flags = libc::MSG_DONTWAIT | libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
+        for (index, (slot, bytes)) in sends.enumerate() {
+            assert!(index < SEND_CHUNK_MAX, "a chunk holds at most {SEND_CHUNK_MAX} sends");
+            let entry = opcode::Send::new(Fixed(slot), bytes.start, bytes.len)
+                .flags(flags)
+                .build()
+                .flags(Flags::SKIP_SUCCESS)
+                .user_data(Tag::Send.with(Key::new(index as u64)));
+            // SAFETY: `bytes` is borrowed for 'a, which outlives this call, and `submit` below
+            // does not return before the kernel has taken every entry; with MSG_DONTWAIT a send
+            // ends inside the submission, so nothing points at `bytes` afterwards.
+            // WHY: the safe alternative is a copy of each frame for each subscriber.
+            unsafe {
+                self.ring.submission().push(&entry).expect("a chunk fits an empty queue");
+            }
+        }
+        self.submit();
+        for entry in self.ring.completion() {
+            match Tag::split(entry.user_data()) {
+                (Tag::Send, index) => failures.push((index.bits() as u32, taken(entry.result()))),
+                _ => self.early.push_back(entry),
+            }
+        }
+    }
+
+    /// Submits what is queued, runs deferred work and decodes up to `max` completions into `events`.
+    pub fn turn(&mut self, events: &mut Vec<Event>, max: usize) {
+        self.submit();
+        let limit = events.len() + max;
+        while events.len() < limit {
+            let Some(entry) = self.early.pop_front() else { break };
+            let event = self.decode(&entry);
+            events.push(event);
+        }
+        loop {
+            while events.len() < limit {
+                let Some(entry) = self.ring.completion().next() else { break };
+                let event = self.decode(&entry);
+                events.push(event);
+            }
+            if events.len() >= limit || !self.has_deferred_work() {
+                return;
+            }
+            self.enter(0, ENTER_GETEVENTS);
+        }
+    }
+
+    /// Whether a turn would find something to do.
+    #[must_use]
+    pub fn has_work(&mut self) -> bool {
+        !self.early.is_empty()
+            || !self.ring.submission().is_empty()
+            || !self.ring.completion().is_empty()
+            || self.has_deferred_work()
+    }
+
+    /// While awake, the shard looks by itself: completions need not write to the eventfd.
+    pub fn mute(&mut self) {
+        self.ring.completion().disable_eventfd();
+    }
+
+    /// Completions write to the eventfd again. Check [`Self::has_work`] before sleeping.
+    pub fn unmute(&mut self) {
+        self.ring.completion().enable_eventfd();
+        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+    }
+
+    /// The bytes of a buffer.
+    pub fn bytes(&mut self, buffer: &Buffer) -> &mut [u8] {
+        self.buffers.bytes(buffer)
+    }
+
+    /// Gives a buffer back to the kernel.
+    pub fn recycle(&mut self, buffer: Buffer) {
+        self.buffers.recycle(buffer);
+        self.buffers.publish();
+    }
+
+    /// Submits everything queued; returns when the kernel has taken every entry.
+    pub fn submit(&mut self) {
+        loop {
+            let queued = self.ring.submission().len() as u32;
+            if queued == 0 {
+                return;
+            }
+            self.submits += 1;
+            self.enter(queued, 0);
+        }
+    }
+
+    fn has_deferred_work(&mut self) -> bool {
+        let queue = self.ring.submission();
+        let overflow = queue.cq_overflow();
+        let pending = queue.taskrun() || overflow;
+        drop(queue);
+        self.overflows += u64::from(overflow);
+        pending
+    }
+
+    fn enter(&mut self, submit: u32, flags: u32) {
+        // SAFETY: no argument pointer is passed; every queued entry was built in this crate under
+        // the rules its function states. WHY: the safe `submit` cannot ask for GETEVENTS without
+        // waiting for a completion.
+        let result =
+            unsafe { self.ring.submitter().enter::<libc::sigset_t>(submit, 0, flags, None) };
+        match result {
+            Ok(_) => {}
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EINTR) => {}
+                // The completion queue must be emptied, or memory is short for a moment.
+                Some(libc::EBUSY | libc::EAGAIN) => self.make_room(),
+                _ => panic!("io_uring_enter on ring {}: {error}", self.raw),
+            },
+        }
+    }
+
+    fn make_room(&mut self) {
+        let entries: Vec<cqueue::Entry> = self.ring.completion().collect();
+        self.early.extend(entries);
+        // SAFETY: as in `enter`; this flushes the overflow list into the emptied queue.
+        let _ =
+            unsafe { self.ring.submitter().enter::<libc::sigset_t>(0, 0, ENTER_GETEVENTS, None) };
+    }
+
+    fn push(&mut self, entry: &squeue::Entry) {
+        // SAFETY: pointers in entries of this crate lead to leaked memory (lanes, timer) or are
+        // null; sends, whose pointers are borrowed, do not come through here.
+        while unsafe { self.ring.submission().push(entry) }.is_err() {
+            self.submit();
+        }
+    }
+
+    fn decode(&mut self, entry: &cqueue::Entry) -> Event {
+        let (tag, key) = Tag::split(entry.user_data());
+        let result = taken(entry.result());
+        match tag {
+            Tag::Accept => {
+                let lane = key.bits() as u16;
+                let peer = result.is_ok().then(|| self.peer(lane)).flatten();
+                Event::Accepted { lane, slot: result.map(|slot| slot as Slot), peer }
+            }
+            Tag::Read => {
+                let id = cqueue::buffer_select(entry.flags());
+                let buffer = |len: usize| id.map(|id| Buffer::new(id, len as u32, self.raw));
+                match result {
+                    Ok(0) => {
+                        // The end of a stream may still have picked a buffer.
+                        if let Some(unused) = buffer(0) {
+                            self.recycle(unused);
+                        }
+                        Event::Read { key, result: Ok(None) }
+                    }
+                    Ok(len) => Event::Read { key, result: Ok(buffer(len)) },
+                    Err(error) => Event::Read { key, result: Err(error) },
+                }
+            }
+            Tag::PollIn => {
+                let armed = cqueue::more(entry.flags());
+                Event::Readable { key, armed, failed: result.is_err() }
+            }
+            Tag::PollOut => Event::Writable { key },
+            Tag::Cancel => Event::Cancelled { key },
+            Tag::Close => Event::Closed { key },
+            Tag::SendSlot => Event::SlotSent { key, result: result.map(|_| ()) },
+            Tag::Arrive => Event::Arrived { token: key, slot: entry.result() as Slot },
+            Tag::Install => {
+                // SAFETY: a successful FIXED_FD_INSTALL made this descriptor just now and nobody
+                // else has seen it.
+                let fd = result.map(|fd| unsafe { OwnedFd::from_raw_fd(fd as i32) });
+                Event::Installed { key, fd }
+            }
+            Tag::Timer => Event::Timer,
+            Tag::Send => unreachable!("a send ended outside its submission"),
+        }
+    }
+
+    fn peer(&self, lane: u16) -> Option<SocketAddr> {
+        // SAFETY: the lane is inside the leaked array and its accept has ended, so the kernel
+        // does not write to it; the family says which of the two layouts was written.
+        unsafe {
+            let address = &raw const (*self.lanes.add(usize::from(lane))).address;
+            match i32::from((*address).ss_family) {
+                libc::AF_INET => {
+                    let v4 = &*address.cast::<libc::sockaddr_in>();
+                    let ip = Ipv4Addr::from(v4.sin_addr.s_addr.to_ne_bytes());
+                    Some(SocketAddr::new(IpAddr::V4(ip), u16::from_be(v4.sin_port)))
+                }
+                libc::AF_INET6 => {
+                    let v6 = &*address.cast::<libc::sockaddr_in6>();
+                    let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr).to_canonical();
+                    Some(SocketAddr::new(ip, u16::from_be(v6.sin6_port)))
+                }
+                _ => None,
+            }
+        }
+    }
+}
+
+fn taken(result: i32) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result))
+}
+
+fn explain_setup(error: &io::Error) -> io::Error {
+    let advice = match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => {
+            "io_uring is disabled or blocked; set kernel.io_uring_disabled=0 and allow \
+             io_uring_setup, io_uring_enter and io_uring_register in the seccomp profile"
+        }
+        Some(libc::ENOSYS) => "this kernel has no io_uring; run Linux 6.8 or newer",
+        Some(libc::EINVAL) => "this kernel's io_uring is too old; run Linux 6.8 or newer",
+        Some(libc::ENOMEM) => "not enough lockable memory for a ring; raise RLIMIT_MEMLOCK",
+        _ => "the ring could not be set up",
+    };
+    io::Error::new(error.kind(), format!("{advice} ({error})"))
+}
