@@ -1,0 +1,176 @@
+//! A connection: the protocol state over one socket. Small, because there are 50,000 of them;
+//! whatever most connections never need is behind a pointer that is empty until then.
+
+use std::net::SocketAddr;
+
+use crate::bucket::Bucket;
+use crate::codec::Codec;
+use crate::mesh::Join;
+use crate::report::CloseCause;
+use crate::table::Id;
+use crate::ws::reader::Reader;
+
+/// What a connection is doing.
+#[derive(Debug)]
+pub enum Phase {
+    /// Its request has not arrived whole.
+    Handshake(Box<Handshake>),
+    /// Its socket is on its way to another shard; the request follows once the socket is there.
+    Leaving(Box<Leaving>),
+    /// Its socket has come from another shard, the request has not.
+    Arriving {
+        /// What the two halves share.
+        token: u64,
+    },
+    /// It watches an event.
+    Live {
+        /// The room on this shard.
+        room: Id,
+        /// Its place among the members of its feed.
+        member: u32,
+    },
+    /// Test-only: it gets every message back.
+    Echo,
+    /// Its last bytes are going out.
+    Closing {
+        /// Nothing is expected from the peer any more: close once the bytes are out.
+        is_final: bool,
+    },
+}
+
+/// A request that is still arriving.
+#[derive(Debug)]
+pub struct Handshake {
+    /// What has arrived of it.
+    pub bytes: Vec<u8>,
+    /// The other end.
+    pub peer: Option<SocketAddr>,
+    /// Connections from the same address, this one included; 0 while nobody counts.
+    pub address_connections: u32,
+}
+
+/// The request of a leaving connection, to be sent after its socket.
+#[derive(Debug)]
+pub struct Leaving {
+    /// Where it goes.
+    pub to: u32,
+    /// The request.
+    pub join: Join,
+}
+
+/// Who posts over a connection; made by the first post, or by the query of the upgrade.
+#[derive(Debug)]
+pub struct Author {
+    /// The user id.
+    pub user: Box<str>,
+    /// The name to show.
+    pub name: Option<Box<str>>,
+}
+
+/// Bytes for one connection only, in order. A log frame that was cut by a short write comes
+/// first: its rest must go out before anything else.
+#[derive(Debug, Default)]
+pub struct Private {
+    bytes: Vec<u8>,
+    sent: usize,
+}
+
+impl Private {
+    /// What has not been sent.
+    #[must_use]
+    pub fn waiting(&self) -> &[u8] {
+        &self.bytes[self.sent..]
+    }
+
+    /// The buffer to append to.
+    pub fn buffer(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// Notes that the kernel took `len` bytes more. Space is given back when half is spent.
+    pub fn advance(&mut self, len: usize) {
+        self.sent += len;
+        if self.sent * 2 >= self.bytes.len() {
+            self.bytes.drain(..self.sent);
+            self.sent = 0;
+        }
+    }
+
+    /// Memory held, in bytes.
+    #[must_use]
+    pub fn bytes_held(&self) -> usize {
+        size_of::<Self>() + self.bytes.capacity()
+    }
+}
+
+/// One connection. Ticks are those of the timer wheel; 0 means "not".
+#[derive(Debug)]
+pub struct Connection {
+    /// What it is doing.
+    pub phase: Phase,
+    /// An incomplete frame or message.
+    pub reader: Reader,
+    /// Bytes for it alone.
+    pub private: Option<Box<Private>>,
+    /// Who posts over it.
+    pub author: Option<Box<Author>>,
+    /// Its rate of posts.
+    pub posts: Bucket,
+    /// When the present phase began.
+    pub phase_tick: u32,
+    /// When the last byte came from it; a little earlier after the upgrade, to spread the pings.
+    pub heard_tick: u32,
+    /// When the unanswered ping went out.
+    pub pinged_tick: u32,
+    /// Since when the kernel takes no more bytes for it.
+    pub blocked_tick: u32,
+    /// When the drain closes it.
+    pub drain_tick: u32,
+    /// Why it was closed, for the counters.
+    pub cause: CloseCause,
+    /// How its frames are encoded.
+    pub codec: Codec,
+    /// It stands in the ready queue.
+    pub is_ready: bool,
+    /// The shell was asked to report when the socket can be written to.
+    pub is_blocked: bool,
+    /// It counts as a live connection of the node.
+    pub is_counted: bool,
+    /// A close frame has been queued or received; only its answer may follow.
+    pub is_close_sent: bool,
+}
+
+impl Connection {
+    /// A connection in `phase` that began at `tick`.
+    #[must_use]
+    pub fn new(phase: Phase, tick: u32) -> Self {
+        Self {
+            phase,
+            reader: Reader::default(),
+            private: None,
+            author: None,
+            posts: Bucket::default(),
+            phase_tick: tick,
+            heard_tick: tick,
+            pinged_tick: 0,
+            blocked_tick: 0,
+            drain_tick: 0,
+            cause: CloseCause::Peer,
+            codec: Codec::Json,
+            is_ready: false,
+            is_blocked: false,
+            is_counted: false,
+            is_close_sent: false,
+        }
+    }
+
+    /// Bytes waiting for it alone.
+    #[must_use]
+    pub fn private_len(&self) -> usize {
+        self.private.as_ref().map_or(0, |private| private.waiting().len())
+    }
+}
+
+// 50,000 connections at this size are 6 MB; the rest of the 512 bytes goes to the table entry, the
+// wheel, the member, the shell's slot and allocator slack.
+const _: () = assert!(size_of::<Connection>() <= 104);

@@ -1,0 +1,120 @@
+//! Answers to the control plane.
+
+use super::Engine;
+use super::posting::{Draft, guest_id};
+use crate::codec;
+use crate::connection::Private;
+use crate::control::{PostRefusal, Reply, Request};
+use crate::ids::EventId;
+use crate::report::Report;
+use crate::room::{Member, Role};
+use crate::table::Id;
+use crate::time::Now;
+
+impl Engine {
+    /// Does what the control plane asks and answers at once.
+    pub fn control(&mut self, now: Now, request: Request) -> Reply {
+        match request {
+            Request::Post { event, user, name, text, key } => {
+                let user = user.unwrap_or_else(|| guest_id(self.random.bits()));
+                let draft =
+                    Draft { user: &user, name: name.as_deref(), text: &text, key: key.as_deref() };
+                self.post_over_http(now, &event, &draft).unwrap_or_else(|refusal| {
+                    self.counters.posts_refused[refusal as usize] += 1;
+                    Reply::Refused(refusal)
+                })
+            }
+            Request::Comments { event, limit, before } => self.comments(&event, limit, before),
+            Request::Event { event } => self.event(&event),
+            Request::Report => Reply::Report(Box::new(self.report())),
+            Request::Drain { spread_ms } => {
+                self.start_drain(now, spread_ms);
+                Reply::Done
+            }
+            Request::Undrain => {
+                self.stop_drain();
+                Reply::Done
+            }
+            Request::Reload(limits) => {
+                self.limits = *limits;
+                Reply::Done
+            }
+        }
+    }
+
+    fn post_over_http(
+        &mut self,
+        now: Now,
+        event: &EventId,
+        draft: &Draft<'_>,
+    ) -> Result<Reply, PostRefusal> {
+        codec::check_text(draft.text, self.limits.comment_bytes_max)?;
+        for label in [Some(draft.user), draft.name, draft.key].into_iter().flatten() {
+            codec::check_label(label)?;
+        }
+        if self.drain.is_some() {
+            return Err(PostRefusal::Draining);
+        }
+        let room_id = self.home_room(now, event).ok_or(PostRefusal::Overloaded)?;
+        let (id, offset) = self.append(now, room_id, draft)?;
+        let mut position = self.rooms.table.at(room_id.index).head();
+        position.offset = offset;
+        Ok(Reply::Posted { id, position })
+    }
+
+    /// The home room of an event that is known here.
+    fn known_home(&self, event: &EventId) -> Option<Id> {
+        let id = self.rooms.find(event)?;
+        let is_home = matches!(self.rooms.table.get(id)?.role, Role::Home(_));
+        is_home.then_some(id)
+    }
+
+    fn comments(&mut self, event: &EventId, limit: u32, before: Option<u64>) -> Reply {
+        let Some(room_id) = self.known_home(event) else { return Reply::NoSuchEvent };
+        let room = self.rooms.table.at(room_id.index);
+        let log = room.canonical();
+        let end = before.unwrap_or(u64::MAX).clamp(log.tail(), log.end());
+        let limit = u64::from(limit.min(self.limits.history_frames_max));
+        let first = end.saturating_sub(limit).max(log.tail());
+        let json_of = |offset| {
+            self.frame.clear();
+            log.read(offset, &mut self.frame);
+            let mut json = Vec::new();
+            codec::write_json_comment(codec::archive_of_frame(&self.frame), offset, &mut json);
+            json
+        };
+        let comments = (first..end).map(json_of).collect();
+        Reply::Comments { comments, position: room.head() }
+    }
+
+    fn event(&self, event: &EventId) -> Reply {
+        let Some(room_id) = self.known_home(event) else { return Reply::NoSuchEvent };
+        let room = self.rooms.table.peek(room_id.index);
+        let tail = room.canonical().tail();
+        Reply::Event { viewers: room.viewers(), position: room.head(), tail }
+    }
+
+    /// Counters and gauges; the shell adds its own.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        let replicas = self.rooms.replicas() as u64;
+        let members = u64::from(self.counted) * size_of::<Member>() as u64;
+        let private = self.connections.iter().filter_map(|(_, c)| c.private.as_deref());
+        let queues: usize = private.map(Private::bytes_held).sum();
+        Report {
+            shard: self.setup.shard,
+            counters: self.counters.clone(),
+            connections: self.counted.into(),
+            handshakes: self.handshakes.into(),
+            rooms: self.rooms.table.len() as u64 - replicas,
+            replicas,
+            log_bytes: self.log_bytes,
+            private_bytes: self.private_bytes,
+            blocked: self.blocked.into(),
+            pause_permille: self.governor.factor_permille(),
+            connection_bytes: self.connections.bytes() as u64 + members + queues as u64,
+            is_draining: self.drain.is_some(),
+            shell: crate::report::Shell::default(),
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! From an accepted socket to a decision about its request.
+
+use std::net::SocketAddr;
+
+use super::{Engine, Output};
+use crate::connection::{Connection, Handshake, Phase};
+use crate::http::{self, Head, Rejection};
+use crate::mesh::Join;
+use crate::table::Id;
+use crate::time::{Now, ticks};
+
+impl Engine {
+    /// A socket was accepted. `address_connections` counts those from the same address, this one
+    /// included, or is 0 while nobody counts. Read from it until it is live or gone.
+    pub fn accept(
+        &mut self,
+        now: Now,
+        peer: Option<SocketAddr>,
+        address_connections: u32,
+    ) -> Id {
+        self.counters.accepts += 1;
+        self.handshakes += 1;
+        let handshake = Box::new(Handshake { bytes: Vec::new(), peer, address_connections });
+        let id = self.connections.insert(Connection::new(Phase::Handshake(handshake), now.tick()));
+        let due = now.tick() + ticks(self.limits.handshake_ms_max);
+        self.wheel.schedule(id.index, due);
+        id
+    }
+
+    /// Bytes arrived. They are unmasked in place.
+    pub fn received(&mut self, now: Now, id: Id, bytes: &mut [u8]) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        match connection.phase {
+            Phase::Handshake(_) => self.request_bytes(now, id, bytes),
+            Phase::Live { .. } | Phase::Echo | Phase::Closing { .. } => {
+                connection.heard_tick = now.tick();
+                self.session_bytes(now, id, bytes);
+            }
+            // The shell does not read from a socket that is moving.
+            Phase::Leaving(_) | Phase::Arriving { .. } => {}
+        }
+    }
+
+    fn request_bytes(&mut self, now: Now, id: Id, bytes: &[u8]) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let Phase::Handshake(handshake) = &mut connection.phase else { return };
+        // Most requests arrive in one piece and are read where they lie.
+        let whole = if handshake.bytes.is_empty() {
+            bytes
+        } else {
+            handshake.bytes.extend_from_slice(bytes);
+            &handshake.bytes
+        };
+        match http::read_head(whole, &self.limits) {
+            Head::Incomplete => {
+                if handshake.bytes.is_empty() {
+                    handshake.bytes.extend_from_slice(bytes);
+                }
+                self.outputs.push_back(Output::Read { id });
+            }
+            Head::Plain => {
+                let (read, peer) = (whole.to_vec(), handshake.peer);
+                self.counters.handovers += 1;
+                self.handshakes -= 1;
+                self.wheel.cancel(id.index);
+                self.connections.remove(id);
+                self.outputs.push_back(Output::Handover { id, read, peer });
+            }
+            Head::Refused(rejection) => self.refuse(now, id, &rejection),
+            Head::Upgrade(upgrade) => {
+                let early = whole[upgrade.head_len..].to_vec();
+                let peer = handshake.peer;
+                let address_max = self.limits.connections_per_address_max;
+                if address_max > 0 && handshake.address_connections > address_max {
+                    return self.refuse(now, id, &Rejection::ADDRESS_FULL);
+                }
+                let join = Join { token: 0, upgrade, early, peer, spread: None };
+                self.place(now, id, join);
+            }
+        }
+    }
+
+    /// Answers a request with a status and closes the connection once that is out.
+    pub(super) fn refuse(&mut self, now: Now, id: Id, rejection: &Rejection) {
+        self.counters.refusals[rejection.refusal() as usize] += 1;
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        self.handshakes -= 1;
+        if let Phase::Arriving { token } = connection.phase {
+            self.halves.remove(&token);
+        }
+        connection.phase = Phase::Closing { is_final: true };
+        connection.phase_tick = now.tick();
+        self.push_private(now, id, |out| http::write_rejection(out, rejection));
+        self.arm(now, id);
+    }
+}

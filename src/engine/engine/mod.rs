@@ -1,0 +1,338 @@
+//! The engine of one shard: everything that happens goes in as a call, everything to be done
+//! comes out as data.
+//!
+//! ```text
+//!  accept received ended failed writable arrived moved …   ──►  │        │ ──► poll_output   (Output)
+//!  receive_mesh (from other shards)                        ──►  │ Engine │ ──► poll_mesh     (MeshMessage)
+//!  control (requests) ◄──► Reply                                │        │ ──► next_chunk    (Chunk of sends)
+//!  tick (timers, governor)                                 ──►  │        │ ◄── settle        (short writes)
+//! ```
+//!
+//! Time comes with each call; there is no clock, socket, thread or `async` in here, so one seed
+//! replays a run. The files of this module each hold one part of the story: `handshake`
+//! (request to room), `placing` (which shard), `session` (a live connection's messages), `posting`
+//! (comments into logs), `delivery` (chunks and short writes), `linking` (mesh), `timers`,
+//! `draining`, `answering` (control plane), `checking` (invariants).
+
+mod answering;
+mod checking;
+mod delivery;
+mod draining;
+mod handshake;
+mod linking;
+mod placing;
+mod posting;
+mod session;
+mod timers;
+
+use std::collections::{BTreeSet, VecDeque};
+use std::net::SocketAddr;
+
+use hashbrown::HashMap;
+
+pub use delivery::{Chunk, Delivery, Source};
+
+use crate::connection::{Connection, Phase, Private};
+use crate::fanout::Fanout;
+use crate::governor::Governor;
+use crate::limits::Limits;
+use crate::mesh::{Join, Outbox};
+use crate::random::Random;
+use crate::report::{CloseCause, Counters};
+use crate::room::Rooms;
+use crate::table::{Id, Table};
+use crate::time::Now;
+use crate::wheel::Wheel;
+
+/// What the engine wants done. The shell does it before it calls again.
+#[derive(Debug)]
+pub enum Output {
+    /// Read on: the request has not arrived whole.
+    Read {
+        /// The connection.
+        id: Id,
+    },
+    /// The connection is live: watch its socket for bytes from now on.
+    Live {
+        /// The connection.
+        id: Id,
+        /// The other end, for the per-address count.
+        peer: Option<SocketAddr>,
+    },
+    /// Send the socket to another shard under this token, then call [`Engine::moved`] or
+    /// [`Engine::move_failed`].
+    Move {
+        /// The connection.
+        id: Id,
+        /// The shard.
+        to: u32,
+        /// What the two halves share.
+        token: u64,
+    },
+    /// Give the socket to the control plane: the request is plain HTTP. The id is free already.
+    Handover {
+        /// The connection.
+        id: Id,
+        /// The bytes that were read.
+        read: Vec<u8>,
+        /// The other end.
+        peer: Option<SocketAddr>,
+    },
+    /// Call [`Engine::writable`] when the socket takes bytes again.
+    AwaitWritable {
+        /// The connection.
+        id: Id,
+    },
+    /// Close the socket. The id is free already.
+    Close {
+        /// The connection.
+        id: Id,
+        /// It counted as a live connection of the node.
+        was_counted: bool,
+        /// Its socket lives on in another shard.
+        has_moved: bool,
+    },
+}
+
+/// Who the engine is.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// This shard's number.
+    pub shard: u32,
+    /// How many there are.
+    pub shards: u32,
+    /// The node's name.
+    pub node: String,
+    /// Where randomness starts; the shell draws it, a simulation chooses it.
+    pub seed: u64,
+    /// The limits.
+    pub limits: Limits,
+    /// Answer every message with itself (conformance suite only).
+    pub conformance_echo: bool,
+}
+
+/// Half of a move that waits for the other.
+#[derive(Debug)]
+enum Half {
+    Socket(Id),
+    Request { join: Box<Join>, since_tick: u32 },
+}
+
+/// A drain under way.
+#[derive(Clone, Copy, Debug)]
+struct Drain {
+    spread_ms: u32,
+    /// Connections below this index have been told.
+    told: u32,
+}
+
+/// The engine of one shard.
+#[derive(Debug)]
+pub struct Engine {
+    setup: Setup,
+    limits: Limits,
+    node_hash: u64,
+    random: Random,
+    connections: Table<Connection>,
+    rooms: Rooms,
+    wheel: Wheel,
+    fanout: Fanout,
+    governor: Governor,
+    outputs: VecDeque<Output>,
+    outboxes: Vec<Outbox>,
+    /// Live connections of each shard, as last heard; this shard's own is exact.
+    loads: Vec<u32>,
+    told_load: u32,
+    halves: HashMap<u64, Half>,
+    next_token: u64,
+    next_comment: u32,
+    drain: Option<Drain>,
+    /// Live connections of the node, as the shell last said.
+    node_connections: u32,
+    counted: u32,
+    handshakes: u32,
+    /// Rooms with frames, coldest first: (warmth, index).
+    warmth: BTreeSet<(u64, u32)>,
+    next_warmth: u64,
+    log_bytes: u64,
+    private_bytes: u64,
+    blocked: u32,
+    chunk_number: u32,
+    fired: Vec<u32>,
+    scratch: Vec<u8>,
+    frame: Vec<u8>,
+    counters: Counters,
+}
+
+impl Engine {
+    /// An engine without connections.
+    #[must_use]
+    pub fn new(setup: Setup, now: Now) -> Self {
+        assert!(setup.shard < setup.shards, "shard {} of {}", setup.shard, setup.shards);
+        let mut random = Random::new(setup.seed);
+        let shards = setup.shards as usize;
+        Self {
+            limits: setup.limits.clone(),
+            node_hash: xxhash_rust::xxh3::xxh3_64(setup.node.as_bytes()),
+            connections: Table::default(),
+            rooms: Rooms::default(),
+            wheel: Wheel::new(now.tick()),
+            fanout: Fanout::default(),
+            governor: Governor::default(),
+            outputs: VecDeque::new(),
+            outboxes: (0..shards).map(|_| Outbox::default()).collect(),
+            loads: vec![0; shards],
+            told_load: 0,
+            halves: HashMap::new(),
+            next_token: u64::from(setup.shard) << 40 | random.bits() & 0xff_ffff,
+            next_comment: random.bits() as u32,
+            drain: None,
+            node_connections: 0,
+            counted: 0,
+            handshakes: 0,
+            warmth: BTreeSet::new(),
+            next_warmth: 1,
+            log_bytes: 0,
+            private_bytes: 0,
+            blocked: 0,
+            chunk_number: 0,
+            fired: Vec::new(),
+            scratch: Vec::new(),
+            frame: Vec::new(),
+            counters: Counters::default(),
+            random,
+            setup,
+        }
+    }
+
+    /// The next thing to do, in order.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// How many connections are live on the whole node, before the next calls.
+    pub fn set_node_connections(&mut self, count: u32) {
+        self.node_connections = count;
+    }
+
+    /// Live connections of this shard.
+    #[must_use]
+    pub fn live_connections(&self) -> u32 {
+        self.counted
+    }
+
+    /// The peer closed its end.
+    pub fn ended(&mut self, now: Now, id: Id) {
+        self.drop_connection(now, id, CloseCause::Peer);
+    }
+
+    /// The kernel reported an error on the socket.
+    pub fn failed(&mut self, now: Now, id: Id) {
+        self.drop_connection(now, id, CloseCause::SocketError);
+    }
+
+    /// Ends a connection without another word.
+    fn drop_connection(&mut self, now: Now, id: Id, cause: CloseCause) {
+        let Some(connection) = self.connections.get(id) else { return };
+        // Its request is under way to another shard together with the socket.
+        if matches!(connection.phase, Phase::Leaving(_)) {
+            return;
+        }
+        self.leave_room(now, id);
+        if let Some(connection) = self.connections.get_mut(id)
+            && !matches!(connection.phase, Phase::Closing { .. })
+        {
+            connection.cause = cause;
+        }
+        self.remove(id, false);
+    }
+
+    /// Frees the entry and tells the shell to close the socket.
+    fn remove(&mut self, id: Id, has_moved: bool) {
+        let Some(connection) = self.connections.remove(id) else { return };
+        self.wheel.cancel(id.index);
+        self.private_bytes -= connection.private_len() as u64;
+        self.blocked -= u32::from(connection.is_blocked);
+        match connection.phase {
+            Phase::Handshake(_) | Phase::Leaving(_) => self.handshakes -= 1,
+            Phase::Arriving { token } => {
+                self.handshakes -= 1;
+                self.halves.remove(&token);
+            }
+            Phase::Live { .. } | Phase::Echo | Phase::Closing { .. } => {}
+        }
+        if connection.is_counted {
+            self.counted -= 1;
+            self.counters.closes[connection.cause as usize] += 1;
+        }
+        let was_counted = connection.is_counted;
+        self.outputs.push_back(Output::Close { id, was_counted, has_moved });
+    }
+
+    /// Takes a live connection out of its room; it is `Closing` afterwards.
+    fn leave_room(&mut self, now: Now, id: Id) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let (room_id, member) = match connection.phase {
+            Phase::Live { room, member } => (room, member),
+            Phase::Echo => {
+                connection.phase = Phase::Closing { is_final: false };
+                return;
+            }
+            _ => return,
+        };
+        connection.phase = Phase::Closing { is_final: false };
+        connection.phase_tick = now.tick();
+        let codec = connection.codec;
+        let room = self.rooms.table.get_mut(room_id).expect("a member's room exists");
+        let feed = room.feed_mut(codec).expect("a member's feed exists");
+        let gone = feed.members.swap_remove(member as usize);
+        assert_eq!(gone.connection, id.index, "a member knows its place in {}", room.event);
+        if let Some(swapped) = feed.members.get(member as usize) {
+            let connection = self.connections.at(swapped.connection);
+            let Phase::Live { member: place, .. } = &mut connection.phase else {
+                unreachable!("a member of {} is not live", room.event)
+            };
+            *place = member;
+        }
+        self.members_changed(now, room_id);
+    }
+
+    /// Queues bytes for one connection: `write` appends them. Over the limit the connection ends.
+    fn push_private(&mut self, now: Now, id: Id, write: impl FnOnce(&mut Vec<u8>)) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let private = connection.private.get_or_insert_with(Box::<Private>::default);
+        let before = private.waiting().len();
+        write(private.buffer());
+        let waiting = private.waiting().len();
+        self.private_bytes += (waiting - before) as u64;
+        if waiting > self.limits.private_queue_bytes_max as usize
+            && matches!(connection.phase, Phase::Live { .. } | Phase::Echo)
+        {
+            // It asks faster than it reads: it would not read a close frame in time either.
+            self.drop_connection(now, id, CloseCause::QueueFull);
+            return;
+        }
+        self.hold(id, true);
+        self.make_ready(id);
+    }
+
+    /// Keeps passes away from a member, or lets them in again.
+    fn hold(&mut self, id: Id, is_held: bool) {
+        let Some(connection) = self.connections.get(id) else { return };
+        let Phase::Live { room, member } = connection.phase else { return };
+        let room = self.rooms.table.get_mut(room).expect("a member's room exists");
+        let feed = room.feed_mut(connection.codec).expect("a member's feed exists");
+        feed.members[member as usize].set_held(is_held);
+    }
+
+    /// Puts a connection into the ready queue, unless it is there or cannot be written to.
+    fn make_ready(&mut self, id: Id) {
+        if let Some(connection) = self.connections.get_mut(id)
+            && !connection.is_ready
+            && !connection.is_blocked
+        {
+            connection.is_ready = true;
+            self.fanout.ready.push_back(id);
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! Which shard serves a connection, and how it gets there: its room's home, or a replica once the
+//! room is hot enough to spread.
+
+use std::net::SocketAddr;
+
+use super::{Engine, Half, Output};
+use crate::codec::{self, Codec, Notice};
+use crate::connection::{Author, Connection, Leaving, Phase};
+use crate::fanout::FeedKey;
+use crate::http::{self, Rejection};
+use crate::ids::{EventId, Position};
+use crate::mesh::{Join, MeshMessage, Spread};
+use crate::placement::home_shard;
+use crate::report::CloseCause;
+use crate::room::{Follower, Member, Role, Room};
+use crate::table::Id;
+use crate::time::{Now, ticks};
+
+/// From one half of a move to the other, in milliseconds; then the half that came is given up.
+const MOVE_MS_MAX: u32 = 2_000;
+/// A replica keeps a connection that its own listener accepted unless its shard has this many
+/// more live connections than the home shard, in percent.
+const REPLICA_OVERLOAD_PERCENT: u64 = 110;
+
+impl Engine {
+    /// Decides about a request that this shard has read.
+    pub(super) fn place(&mut self, now: Now, id: Id, join: Join) {
+        if self.drain.is_some() {
+            return self.refuse(now, id, &Rejection::DRAINING);
+        }
+        if self.node_connections >= self.limits.connections_max {
+            return self.refuse(now, id, &Rejection::FULL);
+        }
+        if self.setup.conformance_echo {
+            return self.echo(now, id, join);
+        }
+        let home = home_shard(join.upgrade.event.as_str(), self.setup.shards);
+        if home == self.setup.shard {
+            return self.place_at_home(now, id, join);
+        }
+        match self.replica_for(home, &join) {
+            Some(room) => self.admit(now, id, room, join),
+            None => self.start_move(now, id, home, join),
+        }
+    }
+
+    /// The replica that may keep a connection without asking the home shard.
+    fn replica_for(&self, home: u32, join: &Join) -> Option<Id> {
+        let room_id = self.rooms.find(&join.upgrade.event)?;
+        self.rooms.table.get(room_id)?.feed(join.upgrade.codec)?;
+        let home_load = u64::from(self.loads[home as usize]);
+        let may_keep = u64::from(self.counted) * 100 <= home_load * REPLICA_OVERLOAD_PERCENT;
+        may_keep.then_some(room_id)
+    }
+
+    fn place_at_home(&mut self, now: Now, id: Id, mut join: Join) {
+        let Some(room_id) = self.open_room(now, &join) else {
+            return self.refuse(now, id, &Rejection::ROOMS_FULL);
+        };
+        let to = self.spread_target(room_id, join.upgrade.codec);
+        if to == self.setup.shard {
+            return self.admit(now, id, room_id, join);
+        }
+        join.spread = Some(self.grant(room_id, to));
+        self.start_move(now, id, to, join);
+    }
+
+    /// The home room of the request's event; made if there is none. `None`: too many rooms.
+    fn open_room(&mut self, now: Now, join: &Join) -> Option<Id> {
+        let id = self.home_room(now, &join.upgrade.event)?;
+        let room = self.rooms.table.get_mut(id).expect("the room was just found");
+        room.open_feed(join.upgrade.codec, &self.limits);
+        Some(id)
+    }
+
+    /// The home room of `event`; made if there is none. `None`: too many rooms.
+    pub(super) fn home_room(&mut self, now: Now, event: &EventId) -> Option<Id> {
+        if let Some(id) = self.rooms.find(event) {
+            return Some(id);
+        }
+        let rooms_max = self.limits.rooms_max.div_ceil(self.setup.shards) as usize;
+        if self.rooms.table.len() >= rooms_max {
+            return None;
+        }
+        let epoch = self.random.bits();
+        let id = self.rooms.insert(Room::home(event.clone(), epoch, &self.limits));
+        self.list_if_idle(now, id);
+        Some(id)
+    }
+
+    /// The shard for one more subscriber of a home room: this one until the room is hot, then the
+    /// one with the fewest live connections.
+    fn spread_target(&self, room_id: Id, codec: Codec) -> u32 {
+        let here = self.setup.shard;
+        let room = self.rooms.table.get(room_id).expect("the room was just found");
+        if room.members() < self.limits.spread_subscribers_min || room.feed(codec).is_none() {
+            return here;
+        }
+        let load = |shard: u32| {
+            // Connections on their way count, or a burst would all go to one shard.
+            let mine = if shard == here { self.counted } else { self.loads[shard as usize] };
+            (mine, shard != here)
+        };
+        (0..self.setup.shards).min_by_key(|&shard| load(shard)).unwrap_or(here)
+    }
+
+    /// Lets shard `to` serve the room.
+    fn grant(&mut self, room_id: Id, to: u32) -> Spread {
+        self.loads[to as usize] += 1;
+        let room = self.rooms.table.get_mut(room_id).expect("the room was just found");
+        let logs = Codec::ALL.map(|codec| room.feed_mut(codec).map(|feed| feed.log.grant()));
+        let (viewers, epoch) = (room.viewers(), room.epoch);
+        let Role::Home(home) = &mut room.role else { unreachable!("only the home shard grants") };
+        if home.followers.is_empty() {
+            home.followers = vec![Follower::default(); self.setup.shards as usize];
+        }
+        let follower = &mut home.followers[to as usize];
+        follower.grants += 1;
+        let grant = follower.grants;
+        // A grant may have opened a log's first segment.
+        self.recount_log_bytes(room_id);
+        Spread { home: self.setup.shard, room: room_id, epoch, viewers, grant, logs }
+    }
+
+    fn start_move(&mut self, now: Now, id: Id, to: u32, mut join: Join) {
+        if !self.outboxes[to as usize].has_room() {
+            return self.refuse(now, id, &Rejection::OVERLOADED);
+        }
+        let token = self.next_token;
+        // 40 bits of counter below the shard's number.
+        self.next_token = token & !0xff_ffff_ffff | (token + 1) & 0xff_ffff_ffff;
+        join.token = token;
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if let Phase::Arriving { token } = connection.phase {
+            self.halves.remove(&token);
+        }
+        connection.phase = Phase::Leaving(Box::new(Leaving { to, join }));
+        self.wheel.cancel(id.index);
+        self.outputs.push_back(Output::Move { id, to, token });
+    }
+
+    /// The socket of a moving connection is in the target shard's hands.
+    pub fn moved(&mut self, id: Id) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let closing = Phase::Closing { is_final: true };
+        let Phase::Leaving(leaving) = std::mem::replace(&mut connection.phase, closing) else {
+            unreachable!("a connection moved that was not leaving")
+        };
+        self.handshakes -= 1;
+        self.counters.moves += 1;
+        let Leaving { to, join } = *leaving;
+        self.outboxes[to as usize].push(MeshMessage::Join(Box::new(join)));
+        self.remove(id, true);
+    }
+
+    /// The target shard could not take the socket.
+    pub fn move_failed(&mut self, now: Now, id: Id) {
+        let Some(connection) = self.connections.get(id) else { return };
+        if let Phase::Leaving(leaving) = &connection.phase
+            && let Some(spread) = &leaving.join.spread
+        {
+            self.take_grant_back(now, spread.room, leaving.to);
+        }
+        self.refuse(now, id, &Rejection::OVERLOADED);
+    }
+
+    /// A socket came from another shard. The request follows, or is there already.
+    pub fn arrived(&mut self, now: Now, token: u64) -> Id {
+        self.handshakes += 1;
+        let tick = now.tick();
+        let id = self.connections.insert(Connection::new(Phase::Arriving { token }, tick));
+        match self.halves.remove(&token) {
+            Some(Half::Request { join, .. }) => self.complete_move(now, id, *join),
+            _ => {
+                self.halves.insert(token, Half::Socket(id));
+                self.wheel.schedule(id.index, tick + ticks(MOVE_MS_MAX));
+            }
+        }
+        id
+    }
+
+    /// The request half came over the mesh.
+    pub(super) fn request_arrived(&mut self, now: Now, join: Box<Join>) {
+        match self.halves.remove(&join.token) {
+            Some(Half::Socket(id)) => self.complete_move(now, id, *join),
+            _ => {
+                let token = join.token;
+                self.halves.insert(token, Half::Request { join, since_tick: now.tick() });
+            }
+        }
+    }
+
+    /// Gives up request halves whose socket did not come.
+    pub(super) fn expire_halves(&mut self, now: Now) {
+        let oldest = now.tick().saturating_sub(ticks(MOVE_MS_MAX));
+        let late = |half: &Half| matches!(half, Half::Request { since_tick, .. } if *since_tick < oldest);
+        let tokens: Vec<u64> =
+            self.halves.iter().filter(|(_, half)| late(half)).map(|(token, _)| *token).collect();
+        for token in tokens {
+            if let Some(Half::Request { mut join, .. }) = self.halves.remove(&token)
+                && let Some(spread) = join.spread.take()
+            {
+                // The home shard counts on a replica; make it, and release it in order.
+                self.follow(now, &join.upgrade.event, &spread);
+            }
+        }
+    }
+
+    fn complete_move(&mut self, now: Now, id: Id, mut join: Join) {
+        match join.spread.take() {
+            Some(spread) => {
+                let room = self.follow(now, &join.upgrade.event, &spread);
+                if self.drain.is_some() {
+                    return self.refuse(now, id, &Rejection::DRAINING);
+                }
+                self.admit(now, id, room, join);
+            }
+            None => self.place(now, id, join),
+        }
+    }
+
+    /// The replica behind `spread`, made or brought up to date.
+    fn follow(&mut self, now: Now, event: &EventId, spread: &Spread) -> Id {
+        let known = self.rooms.find_replica(spread.home, spread.room);
+        let id = known.unwrap_or_else(|| self.rooms.insert(Room::replica(event.clone(), spread)));
+        let room = self.rooms.table.get_mut(id).expect("the replica was just found");
+        room.follow(spread);
+        self.members_changed(now, id);
+        id
+    }
+
+    /// Makes a subscriber of the connection: answers 101 and `welcome`, and places its cursor.
+    fn admit(&mut self, now: Now, id: Id, room_id: Id, join: Join) {
+        let Join { upgrade, mut early, peer, .. } = join;
+        let room = self.rooms.table.get_mut(room_id).expect("the room was just found");
+        let (head, viewers) = (room.head(), room.viewers() + 1);
+        let feed = room.feed_mut(upgrade.codec).expect("the feed was opened before");
+        let tail = feed.log.tail();
+        let resumed = upgrade.since.filter(|since| {
+            let is_kept = since.offset + 1 >= tail && since.offset <= head.offset;
+            since.epoch == head.epoch && is_kept
+        });
+        let cursor = match (resumed, upgrade.since) {
+            (Some(since), _) => since.offset + 1,
+            // The same log, but older than what is kept: all that is left.
+            (None, Some(since)) if since.epoch == head.epoch && since.offset < tail => tail,
+            _ => {
+                let history = upgrade.history.unwrap_or(self.limits.history_frames);
+                let history = u64::from(history.min(self.limits.history_frames_max));
+                (head.offset + 1).saturating_sub(history).max(tail)
+            }
+        };
+        let member = feed.members.len() as u32;
+        feed.members.push(Member::held(id.index, cursor));
+        // A view that has not caught up with its log is derived by a pass.
+        if feed.log.end() <= head.offset {
+            self.fanout.notify(now.mono_us, FeedKey::new(room_id, upgrade.codec), feed);
+        }
+        let welcome = Notice::Welcome {
+            event: upgrade.event.as_str(),
+            node: &self.setup.node,
+            start: Position { epoch: head.epoch, offset: cursor - 1 },
+            head: head.offset,
+            recovered: resumed.is_some(),
+            viewers,
+        };
+        self.frame.clear();
+        http::write_switching(&mut self.frame, &upgrade);
+        codec::write_notice(upgrade.codec, &welcome, &mut self.frame);
+        self.counters.upgrades += 1;
+        self.go_live(now, id, Phase::Live { room: room_id, member }, upgrade.codec, peer);
+        let connection = self.connections.at(id.index);
+        connection.author = upgrade
+            .user
+            .map(|user| Box::new(Author { user, name: upgrade.name.clone() }))
+            .or_else(|| upgrade.name.map(|name| Box::new(Author { user: "".into(), name: Some(name) })));
+        let frame = std::mem::take(&mut self.frame);
+        self.push_private(now, id, |out| out.extend_from_slice(&frame));
+        self.frame = frame;
+        self.members_changed(now, room_id);
+        if !early.is_empty() {
+            self.received(now, id, &mut early);
+        }
+    }
+
+    /// The conformance suite's path: no room, every message comes back.
+    fn echo(&mut self, now: Now, id: Id, join: Join) {
+        let Join { upgrade, mut early, peer, .. } = join;
+        self.counters.upgrades += 1;
+        self.go_live(now, id, Phase::Echo, upgrade.codec, peer);
+        self.push_private(now, id, |out| http::write_switching(out, &upgrade));
+        if !early.is_empty() {
+            self.received(now, id, &mut early);
+        }
+    }
+
+    fn go_live(
+        &mut self,
+        now: Now,
+        id: Id,
+        phase: Phase,
+        codec: Codec,
+        peer: Option<SocketAddr>,
+    ) {
+        // Connections that came together would be pinged together for good: the first silence
+        // is counted from a random instant up to half an interval ago.
+        let earlier = self.random.below(ticks(self.limits.keepalive_ms) / 2 + 1);
+        let connection = self.connections.at(id.index);
+        if let Phase::Arriving { token } = connection.phase {
+            self.halves.remove(&token);
+        }
+        self.handshakes -= 1;
+        self.counted += 1;
+        self.node_connections += 1;
+        connection.phase = phase;
+        connection.codec = codec;
+        connection.is_counted = true;
+        connection.cause = CloseCause::Peer;
+        connection.phase_tick = now.tick();
+        connection.heard_tick = now.tick().saturating_sub(earlier).max(1);
+        self.outputs.push_back(Output::Live { id, peer });
+        self.wheel.cancel(id.index);
+        self.arm(now, id);
+    }
+}

@@ -1,0 +1,199 @@
+//! Comments on their way into a room's log.
+
+use super::Engine;
+use crate::codec::{self, Codec, Comment, Notice, Post};
+use crate::connection::{Author, Phase};
+use crate::control::PostRefusal;
+use crate::fanout::FeedKey;
+use crate::ids::CommentId;
+use crate::keys::{self, Known};
+use crate::mesh::{MeshMessage, RemotePost};
+use crate::room::Role;
+use crate::table::Id;
+use crate::time::Now;
+
+/// A checked comment before it has an id and an offset.
+#[derive(Debug)]
+pub(super) struct Draft<'a> {
+    pub(super) user: &'a str,
+    pub(super) name: Option<&'a str>,
+    pub(super) text: &'a str,
+    pub(super) key: Option<&'a str>,
+}
+
+impl Engine {
+    /// A post over a connection of this shard.
+    pub(super) fn post(&mut self, now: Now, id: Id, post: Post) {
+        let reference = post.reference.clone();
+        if let Err(refusal) = codec::check_text(&post.text, self.limits.comment_bytes_max) {
+            return self.refuse_post(now, id, reference.as_deref(), refusal);
+        }
+        if self.drain.is_some() {
+            return self.refuse_post(now, id, reference.as_deref(), PostRefusal::Draining);
+        }
+        let connection = self.connections.at(id.index);
+        let Phase::Live { room: room_id, .. } = connection.phase else { return };
+        let guest = |random: &mut crate::random::Random| guest_id(random.bits());
+        let author = connection.author.get_or_insert_with(|| {
+            Box::new(Author { user: guest(&mut self.random), name: None })
+        });
+        if author.user.is_empty() {
+            author.user = guest(&mut self.random);
+        }
+        let (user, name) = (author.user.clone(), author.name.clone());
+        let room = self.rooms.table.get(room_id).expect("a member's room exists");
+        if let Role::Replica(replica) = &room.role {
+            let (to, room) = (replica.home as usize, replica.room);
+            if !self.outboxes[to].has_room() {
+                return self.refuse_post(now, id, reference.as_deref(), PostRefusal::Overloaded);
+            }
+            let remote = RemotePost { room, connection: id, user, name, post };
+            self.outboxes[to].push(MeshMessage::Post(Box::new(remote)));
+            return;
+        }
+        let draft = Draft {
+            user: &user,
+            name: name.as_deref(),
+            text: &post.text,
+            key: post.key.as_deref(),
+        };
+        let result = self.append(now, room_id, &draft);
+        self.answer_post(now, id, reference.as_deref(), result);
+    }
+
+    /// Tells the author what became of a post.
+    pub(super) fn answer_post(
+        &mut self,
+        now: Now,
+        id: Id,
+        reference: Option<&str>,
+        result: Result<(CommentId, u64), PostRefusal>,
+    ) {
+        let (comment_id, offset) = match result {
+            Ok(appended) => appended,
+            Err(refusal) => return self.refuse_post(now, id, reference, refusal),
+        };
+        let Some(codec) = self.connections.get(id).map(|connection| connection.codec) else {
+            return;
+        };
+        let ack = Notice::Ack { reference, id: comment_id, offset };
+        self.push_private(now, id, |out| codec::write_notice(codec, &ack, out));
+    }
+
+    /// Appends a checked comment to a home room: this is where an event gets its one order.
+    pub(super) fn append(
+        &mut self,
+        now: Now,
+        room_id: Id,
+        draft: &Draft<'_>,
+    ) -> Result<(CommentId, u64), PostRefusal> {
+        let room = self.rooms.table.get_mut(room_id).ok_or(PostRefusal::Overloaded)?;
+        let Role::Home(home) = &mut room.role else { return Err(PostRefusal::Overloaded) };
+        let digest = draft.key.map(|key| keys::digest(draft.user, key));
+        if let Some(digest) = digest
+            && let Some(known) = home.keys.as_mut().and_then(|keys| keys.find(now, digest))
+        {
+            self.counters.posts_deduplicated += 1;
+            return Ok((known.id, known.offset));
+        }
+        if !home.posts.take(now, self.limits.posts_per_sec_event) {
+            return Err(PostRefusal::RateLimited);
+        }
+        home.time_ms = home.time_ms.max(now.wall_ms);
+        home.active_tick = now.tick();
+        let shard = self.setup.shard as u8;
+        let id = CommentId::new(home.time_ms, self.node_hash, shard, self.next_comment);
+        self.next_comment = self.next_comment.wrapping_add(1);
+        let comment = Comment {
+            id,
+            origin: &self.setup.node,
+            time_ms: home.time_ms,
+            user: draft.user,
+            name: draft.name,
+            text: draft.text,
+        };
+        self.frame.clear();
+        codec::write_archive(&comment, &mut self.frame);
+        let offset = room.append(&self.frame, &mut self.scratch);
+        if let (Some(digest), Role::Home(home)) = (digest, &mut room.role) {
+            let keys = home.keys.get_or_insert_with(Box::default);
+            keys.remember(now, digest, Known { id, offset });
+        }
+        self.counters.comments += 1;
+        self.log_grew(now, room_id);
+        Ok((id, offset))
+    }
+
+    /// After an append: wakes feeds here, tells followers, keeps the logs within their limits.
+    fn log_grew(&mut self, now: Now, room_id: Id) {
+        self.wake_feeds(now, room_id);
+        let room = self.rooms.table.get_mut(room_id).expect("the room was just appended to");
+        if let Role::Home(home) = &mut room.role {
+            for (follower, outbox) in home.followers.iter_mut().zip(&mut self.outboxes) {
+                if follower.grants > 0 && !follower.is_hinted {
+                    follower.is_hinted = true;
+                    outbox.appended.push_back(room_id);
+                }
+            }
+        }
+        room.trim_to_limits(&self.limits);
+        self.recount_log_bytes(room_id);
+        self.warm(room_id);
+        let share = self.limits.log_bytes_max / u64::from(self.setup.shards);
+        while self.log_bytes > share {
+            if !self.trim_coldest() {
+                break;
+            }
+        }
+    }
+
+    /// Lets the feeds of a room know that there may be frames to send.
+    pub(super) fn wake_feeds(&mut self, now: Now, room_id: Id) {
+        let Some(room) = self.rooms.table.get_mut(room_id) else { return };
+        for codec in Codec::ALL {
+            if let Some(feed) = room.feed_mut(codec) {
+                self.fanout.notify(now.mono_us, FeedKey::new(room_id, codec), feed);
+            }
+        }
+    }
+
+    /// Brings the shard's sum of log bytes up to date after a room's logs changed.
+    pub(super) fn recount_log_bytes(&mut self, room_id: Id) {
+        let Some(room) = self.rooms.table.get_mut(room_id) else { return };
+        let bytes = room.log_bytes();
+        let Role::Home(home) = &mut room.role else { return };
+        self.log_bytes = self.log_bytes - home.counted_bytes + bytes;
+        home.counted_bytes = bytes;
+    }
+
+    /// Makes the room the warmest.
+    fn warm(&mut self, room_id: Id) {
+        let Some(room) = self.rooms.table.get_mut(room_id) else { return };
+        let Role::Home(home) = &mut room.role else { return };
+        self.warmth.remove(&(home.warmth, room_id.index));
+        home.warmth = self.next_warmth;
+        self.next_warmth += 1;
+        self.warmth.insert((home.warmth, room_id.index));
+    }
+
+    /// Drops the oldest frames of the coldest room. False when no room can give any.
+    fn trim_coldest(&mut self) -> bool {
+        let Some(&(warmth, index)) = self.warmth.first() else { return false };
+        let id = self.rooms.table.id_at(index).expect("a room with warmth exists");
+        let room = self.rooms.table.at(index);
+        match room.trim() {
+            Some(frames) => self.counters.log_evictions += frames,
+            // Nothing left to give until its next comment.
+            None => {
+                self.warmth.remove(&(warmth, index));
+            }
+        }
+        self.recount_log_bytes(id);
+        true
+    }
+}
+
+/// A user id for somebody who gave none.
+pub(super) fn guest_id(bits: u64) -> Box<str> {
+    format!("guest-{:012x}", bits >> 16).into()
+}

@@ -1,0 +1,165 @@
+//! What a live connection says: messages, pings, closes, and everything that is against the rules.
+
+use super::Engine;
+use crate::codec::{self, Codec, CommandFault, Notice};
+use crate::connection::Phase;
+use crate::control::PostRefusal;
+use crate::report::CloseCause;
+use crate::table::Id;
+use crate::time::Now;
+use crate::ws::reader::{Incoming, ReaderLimits};
+use crate::ws::writer;
+
+/// RFC 6455 §7.4.1: a kind of message this subprotocol does not use.
+const CLOSE_UNSUPPORTED: u16 = 1003;
+const CLOSE_NORMAL: u16 = 1000;
+
+impl Engine {
+    /// Reads messages out of `input` until it is used up or the connection has ended.
+    pub(super) fn session_bytes(&mut self, now: Now, id: Id, mut input: &mut [u8]) {
+        self.counters.bytes_received += input.len() as u64;
+        let limits = ReaderLimits {
+            frame_bytes_max: self.limits.frame_bytes_max,
+            message_bytes_max: self.limits.message_bytes_max,
+        };
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        // The reader steps out of the table, so that what it reads can change the table.
+        let mut reader = std::mem::take(&mut connection.reader);
+        loop {
+            match reader.read(&mut input, &limits) {
+                Ok(Some(incoming)) => self.message(now, id, &incoming),
+                Ok(None) => break,
+                Err(fault) => {
+                    self.peer_fault(now, id, fault.code(), fault.reason());
+                    return;
+                }
+            }
+            // After a close nothing more is read.
+            match self.connections.get(id).map(|connection| &connection.phase) {
+                None | Some(Phase::Closing { is_final: true }) => return,
+                Some(_) => {}
+            }
+        }
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.reader = reader;
+        }
+    }
+
+    fn message(&mut self, now: Now, id: Id, incoming: &Incoming<'_>) {
+        let Some(connection) = self.connections.get(id) else { return };
+        match (&connection.phase, incoming) {
+            (Phase::Closing { .. }, Incoming::Close { .. }) => self.peer_closed(now, id, None),
+            // Between our close frame and the peer's, whatever else comes is void (§1.4).
+            (Phase::Closing { .. }, _) => {}
+            (_, Incoming::Ping(payload)) => {
+                self.push_private(now, id, |out| writer::pong(out, payload));
+            }
+            (_, Incoming::Pong(_)) => {}
+            (_, Incoming::Close { code, .. }) => {
+                let code = code.unwrap_or(CLOSE_NORMAL);
+                self.peer_closed(now, id, Some(code));
+            }
+            (Phase::Echo, Incoming::Text(text)) => {
+                self.push_private(now, id, |out| writer::text(out, text.as_bytes()));
+            }
+            (Phase::Echo, Incoming::Binary(bytes)) => {
+                self.push_private(now, id, |out| writer::binary(out, bytes));
+            }
+            (_, Incoming::Text(text)) => self.command(now, id, Codec::Json, text.as_bytes()),
+            (_, Incoming::Binary(bytes)) => self.command(now, id, Codec::Binary, bytes),
+        }
+    }
+
+    fn command(&mut self, now: Now, id: Id, codec: Codec, payload: &[u8]) {
+        let connection = self.connections.at(id.index);
+        if connection.codec != codec {
+            return self.peer_fault(now, id, CLOSE_UNSUPPORTED, "not a message of this subprotocol");
+        }
+        // A bad command costs as much as a good one, or garbage would be free.
+        let is_within_rate = connection.posts.take(now, self.limits.posts_per_sec_connection);
+        match codec::read_command(codec, payload) {
+            Ok(post) if is_within_rate => self.post(now, id, post),
+            Ok(post) => {
+                self.refuse_post(now, id, post.reference.as_deref(), PostRefusal::RateLimited);
+            }
+            Err(CommandFault::Refused { reference, refusal }) => {
+                let refusal = if is_within_rate { refusal } else { PostRefusal::RateLimited };
+                self.refuse_post(now, id, reference.as_deref(), refusal);
+            }
+            Err(CommandFault::UnknownVersion) => {
+                self.peer_fault(now, id, CLOSE_UNSUPPORTED, "unknown format version");
+            }
+        }
+    }
+
+    /// Refuses one command; the connection stays.
+    pub(super) fn refuse_post(
+        &mut self,
+        now: Now,
+        id: Id,
+        reference: Option<&str>,
+        refusal: PostRefusal,
+    ) {
+        self.counters.posts_refused[refusal as usize] += 1;
+        let Some(codec) = self.connections.get(id).map(|connection| connection.codec) else {
+            return;
+        };
+        let error = Notice::Error { reference, refusal };
+        self.push_private(now, id, |out| codec::write_notice(codec, &error, out));
+    }
+
+    /// The peer's close frame: answer it, unless it is the answer, and close when that is out.
+    fn peer_closed(&mut self, now: Now, id: Id, answer: Option<u16>) {
+        self.leave_room(now, id);
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        connection.phase = Phase::Closing { is_final: true };
+        if let Some(code) = answer
+            && !connection.is_close_sent
+        {
+            connection.is_close_sent = true;
+            self.push_private(now, id, |out| writer::close(out, code, ""));
+        }
+        self.finish_closing(now, id);
+    }
+
+    /// The peer broke the protocol: say so and stop listening.
+    fn peer_fault(&mut self, now: Now, id: Id, code: u16, reason: &str) {
+        let Some(connection) = self.connections.get(id) else { return };
+        if connection.is_close_sent {
+            // It broke it again after our close frame: no more patience.
+            return self.drop_connection(now, id, CloseCause::PeerFault);
+        }
+        self.close(now, id, code, reason, CloseCause::PeerFault);
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.phase = Phase::Closing { is_final: true };
+        }
+        self.finish_closing(now, id);
+    }
+
+    /// Closes a live connection from our side: a close frame, then `close_ms_max` for the answer.
+    pub(super) fn close(&mut self, now: Now, id: Id, code: u16, reason: &str, cause: CloseCause) {
+        self.leave_room(now, id);
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if connection.is_close_sent {
+            return;
+        }
+        connection.cause = cause;
+        connection.is_close_sent = true;
+        connection.phase_tick = now.tick();
+        self.push_private(now, id, |out| writer::close(out, code, reason));
+        self.arm(now, id);
+    }
+
+    /// Ends a connection that has nothing more to send or to wait for.
+    pub(super) fn finish_closing(&mut self, now: Now, id: Id) {
+        let Some(connection) = self.connections.get(id) else { return };
+        if !matches!(connection.phase, Phase::Closing { is_final: true }) {
+            return;
+        }
+        if connection.private_len() == 0 {
+            self.remove(id, false);
+        } else {
+            self.arm(now, id);
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Everything that happens because time has passed.
+
+use super::Engine;
+use crate::codec::Codec;
+use crate::connection::Phase;
+use crate::fanout::FeedKey;
+use crate::http::Rejection;
+use crate::report::CloseCause;
+use crate::room::Role;
+use crate::table::Id;
+use crate::time::{Now, TICK_US, ticks};
+use crate::ws::writer;
+
+/// RFC 6455 §7.4.1 and its registry: the server restarts; connect again.
+const CLOSE_RESTART: u16 = 1012;
+
+impl Engine {
+    /// Call it once a tick (100 ms) with the busy share of the core since the last call, softirq time
+    /// included, in permille.
+    pub fn tick(&mut self, now: Now, busy_permille: u32) {
+        self.governor.sample(busy_permille, self.limits.cpu_target_percent);
+        let mut fired = std::mem::take(&mut self.fired);
+        self.wheel.advance(now.tick(), &mut fired);
+        for index in fired.drain(..) {
+            if let Some(id) = self.connections.id_at(index) {
+                self.timer(now, id);
+            }
+        }
+        self.fired = fired;
+        self.expire_halves(now);
+        self.release_replicas();
+        self.free_idle_rooms(now);
+        self.tell_load();
+        self.continue_drain(now);
+    }
+
+    /// When the engine wants to be called next, in monotonic microseconds: the next tick, or the
+    /// end of a feed's rest.
+    #[must_use]
+    pub fn due_us(&self, now: Now) -> u64 {
+        let tick_us = (u64::from(now.tick()) + 1) * TICK_US;
+        self.fanout.next_rested_us().map_or(tick_us, |rested_us| rested_us.min(tick_us))
+    }
+
+    /// Schedules the connection's next deadline if it is earlier than what is scheduled.
+    pub(super) fn arm(&mut self, now: Now, id: Id) {
+        let Some(due) = self.deadline(id) else { return };
+        if self.wheel.due(id.index).is_none_or(|scheduled| scheduled > due) {
+            self.wheel.schedule(id.index, due.max(now.tick() + 1));
+        }
+    }
+
+    /// The tick at which something has to be done about the connection.
+    fn deadline(&self, id: Id) -> Option<u32> {
+        let connection = self.connections.get(id)?;
+        match connection.phase {
+            Phase::Handshake(_) => {
+                Some(connection.phase_tick + ticks(self.limits.handshake_ms_max))
+            }
+            Phase::Closing { .. } => Some(connection.phase_tick + ticks(self.limits.close_ms_max)),
+            Phase::Leaving(_) => None,
+            Phase::Arriving { .. } => self.wheel.due(id.index),
+            Phase::Live { .. } | Phase::Echo => {
+                let stall = connection.is_blocked.then(|| {
+                    connection.blocked_tick + ticks(self.limits.stall_ms_max)
+                });
+                let drain = (connection.drain_tick > 0).then_some(connection.drain_tick);
+                [self.silence_deadline(id), stall, drain].into_iter().flatten().min()
+            }
+        }
+    }
+
+    /// When the connection's silence calls for a ping, or for giving up after one.
+    fn silence_deadline(&self, id: Id) -> Option<u32> {
+        let interval = ticks(self.limits.keepalive_ms);
+        let connection = self.connections.get(id)?;
+        if interval == 0 {
+            return None;
+        }
+        if self.awaits_pong(id) {
+            return Some(connection.pinged_tick + interval);
+        }
+        // Frames that were taken by the kernel are traffic too; if the peer is dead, TCP finds out.
+        let sent = match connection.phase {
+            Phase::Live { room, .. } if !connection.is_blocked => {
+                let feed = self.rooms.table.get(room).and_then(|room| room.feed(connection.codec));
+                feed.map_or(0, |feed| feed.sent_tick)
+            }
+            _ => 0,
+        };
+        Some(connection.heard_tick.max(sent) + interval)
+    }
+
+    fn awaits_pong(&self, id: Id) -> bool {
+        self.connections.get(id).is_some_and(|connection| {
+            connection.pinged_tick > 0 && connection.heard_tick < connection.pinged_tick
+        })
+    }
+
+    fn timer(&mut self, now: Now, id: Id) {
+        let tick = now.tick();
+        if self.deadline(id).is_some_and(|due| due > tick) {
+            return self.arm(now, id);
+        }
+        let Some(connection) = self.connections.get(id) else { return };
+        match connection.phase {
+            Phase::Handshake(_) => self.refuse(now, id, &Rejection::TIMEOUT),
+            Phase::Leaving(_) => {}
+            Phase::Arriving { .. } | Phase::Closing { .. } => self.remove(id, false),
+            Phase::Live { .. } | Phase::Echo => {
+                let has_stalled = connection.is_blocked
+                    && connection.blocked_tick + ticks(self.limits.stall_ms_max) <= tick;
+                if connection.drain_tick > 0 && connection.drain_tick <= tick {
+                    self.connections.at(id.index).drain_tick = 0;
+                    if self.drain.is_some() {
+                        self.close(now, id, CLOSE_RESTART, "draining", CloseCause::Drain);
+                        return;
+                    }
+                } else if has_stalled {
+                    return self.drop_connection(now, id, CloseCause::Stalled);
+                } else if self.silence_deadline(id).is_some_and(|due| due <= tick) {
+                    if self.awaits_pong(id) {
+                        return self.drop_connection(now, id, CloseCause::Silent);
+                    }
+                    self.connections.at(id.index).pinged_tick = tick;
+                    self.counters.pings += 1;
+                    self.push_private(now, id, |out| writer::ping(out, b""));
+                }
+                self.arm(now, id);
+            }
+        }
+    }
+
+    /// Notes an empty home room, to look at it again after `room_idle_ms_max`.
+    pub(super) fn list_if_idle(&mut self, now: Now, room_id: Id) {
+        let Some(room) = self.rooms.table.get_mut(room_id) else { return };
+        let is_empty = room.is_empty();
+        let Role::Home(home) = &mut room.role else { return };
+        home.active_tick = now.tick();
+        if is_empty && !home.is_idle_listed {
+            home.is_idle_listed = true;
+            let due = now.tick() + ticks(self.limits.room_idle_ms_max);
+            self.rooms.idle.push_back((due, room_id));
+        }
+    }
+
+    fn free_idle_rooms(&mut self, now: Now) {
+        let idle = ticks(self.limits.room_idle_ms_max);
+        while let Some(&(due, room_id)) = self.rooms.idle.front() {
+            if due > now.tick() {
+                return;
+            }
+            self.rooms.idle.pop_front();
+            let Some(room) = self.rooms.table.get_mut(room_id) else { continue };
+            let is_empty = room.is_empty();
+            let Role::Home(home) = &mut room.role else { continue };
+            home.is_idle_listed = false;
+            if !is_empty {
+                continue;
+            }
+            let due = home.active_tick + idle;
+            if due > now.tick() {
+                home.is_idle_listed = true;
+                self.rooms.idle.push_back((due, room_id));
+                continue;
+            }
+            self.free_room(room_id);
+        }
+    }
+
+    fn free_room(&mut self, room_id: Id) {
+        let Some(room) = self.rooms.remove(room_id) else { return };
+        if let Role::Home(home) = &room.role {
+            self.log_bytes -= home.counted_bytes;
+            self.warmth.remove(&(home.warmth, room_id.index));
+        }
+        self.counters.rooms_freed += 1;
+    }
+
+    /// Moves feeds whose rest is over among those that run.
+    pub(super) fn wake_rested(&mut self, now: Now) {
+        let rooms = &mut self.rooms.table;
+        self.fanout.wake_rested(now.mono_us, |key: FeedKey| {
+            let codec: Codec = key.codec();
+            let Some(feed) = rooms.get_mut(key.room).and_then(|room| room.feed_mut(codec)) else {
+                return false;
+            };
+            feed.phase = crate::room::Phase::Running;
+            true
+        });
+    }
+}

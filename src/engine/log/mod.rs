@@ -1,0 +1,320 @@
+//! The room log: the last few thousand frames of a room in one codec, ready to send.
+//!
+//! A frame is encoded once, when it is appended, and never changes; fan-out only hands out
+//! references. Offsets are dense within an epoch, so "how far behind" is a subtraction and
+//! every hole a viewer sees is one we chose to make. The home shard's log appends; a replica on
+//! another shard follows the same segments through their links.
+//!
+//! Not here: who is subscribed (`room`), when to send (`fanout`), what to do about a slow
+//! reader (`engine::delivery`).
+
+mod segment;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use segment::Segment;
+
+/// The first segment of a log, in bytes: most rooms are small.
+const SEGMENT_BYTES_MIN: usize = 1_024;
+/// The largest segment, in bytes.
+const SEGMENT_BYTES_MAX: usize = 64 * 1_024;
+/// A frame is rarely smaller than this, so a segment's index rarely fills before its bytes do.
+const FRAME_BYTES_USUAL: usize = 96;
+/// A trim drops a whole segment; with segments of at most this part of a log's limit, little
+/// more than asked for goes.
+const SEGMENTS_MIN: usize = 8;
+
+const _: () = assert!(SEGMENT_BYTES_MIN >= FRAME_BYTES_USUAL);
+
+/// A stretch of published frames in one segment.
+#[derive(Debug)]
+pub struct Run<'a> {
+    /// Where the bytes are.
+    pub segment: &'a Arc<Segment>,
+    /// First byte.
+    pub start: u32,
+    /// Bytes.
+    pub len: u32,
+    /// The offset after the last frame of the run.
+    pub next: u64,
+}
+
+/// What a replica needs to follow a log.
+#[derive(Clone, Debug)]
+pub struct Grant {
+    oldest: Arc<Segment>,
+    tail: Arc<AtomicU64>,
+}
+
+/// One codec's frames of one room.
+#[derive(Debug)]
+pub struct Log {
+    /// Oldest first; at home never empty while a replica follows.
+    segments: VecDeque<Arc<Segment>>,
+    /// The offset the next frame gets.
+    end: u64,
+    /// The oldest offset kept; shared with replicas, which drop what is older.
+    tail: Arc<AtomicU64>,
+    bytes: u64,
+    bytes_max: usize,
+    frames_max: usize,
+}
+
+impl Log {
+    /// An empty log whose first frame gets offset `first`. The limits only size segments;
+    /// whoever appends trims.
+    #[must_use]
+    pub fn new(first: u64, bytes_max: u64, frames_max: u32) -> Self {
+        Self {
+            segments: VecDeque::new(),
+            end: first,
+            tail: Arc::new(AtomicU64::new(first)),
+            bytes: 0,
+            bytes_max: bytes_max as usize,
+            frames_max: frames_max as usize,
+        }
+    }
+
+    /// A replica of the log behind `grant`.
+    #[must_use]
+    pub fn follow(grant: &Grant) -> Self {
+        let mut log = Self {
+            segments: VecDeque::from([Arc::clone(&grant.oldest)]),
+            end: grant.oldest.first(),
+            tail: Arc::clone(&grant.tail),
+            bytes: 0,
+            bytes_max: 0,
+            frames_max: 0,
+        };
+        log.sync();
+        log
+    }
+
+    /// Lets another shard follow this log.
+    pub fn grant(&mut self) -> Grant {
+        if self.segments.is_empty() {
+            self.open_segment(0);
+        }
+        Grant { oldest: Arc::clone(&self.segments[0]), tail: Arc::clone(&self.tail) }
+    }
+
+    /// Replica: sees what the home shard has published and drops what it has trimmed.
+    pub fn sync(&mut self) {
+        while let Some(next) = self.segments.back().and_then(|segment| segment.next()).cloned() {
+            self.segments.push_back(next);
+        }
+        self.end = self.segments.back().map_or(self.end, |segment| segment.end());
+        let tail = self.tail();
+        while self.segments.len() > 1 && self.segments[1].first() <= tail {
+            self.segments.pop_front();
+        }
+    }
+
+    /// Home: appends a frame as offset [`Self::end`].
+    pub fn append(&mut self, frame: &[u8]) {
+        let fits = self.segments.back().is_some_and(|segment| segment.append(frame));
+        if !fits {
+            self.open_segment(frame.len());
+            let appended = self.segments.back().is_some_and(|segment| segment.append(frame));
+            assert!(appended, "a new segment has room for the frame it was made for");
+        }
+        self.end += 1;
+    }
+
+    fn open_segment(&mut self, frame_bytes: usize) {
+        let ceiling = (self.bytes_max / SEGMENTS_MIN).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
+        let grown = self.segments.back().map_or(SEGMENT_BYTES_MIN, |last| {
+            (last.words().len() * size_of::<u64>() * 2).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX)
+        });
+        let bytes = grown.min(ceiling).max(frame_bytes);
+        let frames = (bytes / FRAME_BYTES_USUAL).min(self.frames_max / SEGMENTS_MIN).max(1);
+        let segment = Segment::new(self.end, bytes, frames);
+        self.bytes += segment.bytes();
+        if let Some(last) = self.segments.back() {
+            last.link(Arc::clone(&segment));
+        }
+        self.segments.push_back(segment);
+    }
+
+    /// Home: drops the oldest segment and returns how many frames went with it; `None` when
+    /// nothing may go. The last segment may go only if nobody follows it.
+    pub fn trim(&mut self) -> Option<u64> {
+        let may_go = match self.segments.len() {
+            0 => false,
+            1 => Arc::strong_count(&self.segments[0]) == 1 && self.segments[0].frames() > 0,
+            _ => true,
+        };
+        if !may_go {
+            return None;
+        }
+        let gone = self.segments.pop_front().expect("there is at least one segment");
+        self.bytes -= gone.bytes();
+        self.tail.store(gone.end(), Ordering::Release);
+        Some(u64::from(gone.frames()))
+    }
+
+    /// Home: the offset after the segment that [`Self::trim`] would drop.
+    #[must_use]
+    pub fn trim_end(&self) -> u64 {
+        self.segments.front().map_or(self.end, |segment| segment.end())
+    }
+
+    /// The offset the next frame gets.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// The newest offset; one before the first when nothing was ever appended.
+    #[must_use]
+    pub fn head(&self) -> u64 {
+        self.end - 1
+    }
+
+    /// The oldest offset kept, [`Self::end`] when none is.
+    #[must_use]
+    pub fn tail(&self) -> u64 {
+        self.tail.load(Ordering::Acquire)
+    }
+
+    /// Frames kept.
+    #[must_use]
+    pub fn frames(&self) -> u64 {
+        self.end - self.tail().min(self.end)
+    }
+
+    /// Memory of the segments, in bytes. 0 for a replica, whose segments the home shard counts.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Published frames from `from` on, as far as they lie in one segment and in `bytes_max`,
+    /// but at least one. `None` when `from` is the end. `from` must not be older than the tail.
+    #[must_use]
+    pub fn run(&self, from: u64, bytes_max: u32) -> Option<Run<'_>> {
+        if from >= self.end {
+            return None;
+        }
+        let segment = self.segment_of(from);
+        let end = segment.end().min(self.end);
+        let start = segment.start_of(from);
+        let mut next = end;
+        if segment.start_of(end) - start > bytes_max {
+            next = segment.frame_at(start + bytes_max).clamp(from + 1, end);
+        }
+        Some(Run { segment, start, len: segment.start_of(next) - start, next })
+    }
+
+    /// Copies the frame at `offset`, which must be kept, into `out`.
+    pub fn read(&self, offset: u64, out: &mut Vec<u8>) {
+        let segment = self.segment_of(offset);
+        let start = segment.start_of(offset);
+        segment.read(start, segment.start_of(offset + 1) - start, out);
+    }
+
+    fn segment_of(&self, offset: u64) -> &Arc<Segment> {
+        let last = self.segments.back().expect("a kept offset has a segment");
+        if last.first() <= offset {
+            return last;
+        }
+        let index = self.segments.partition_point(|segment| segment.first() <= offset);
+        assert!(index > 0, "offset {offset} is older than the log's tail {}", self.tail());
+        &self.segments[index - 1]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+
+    fn frame(offset: u64, random: &mut Random) -> Vec<u8> {
+        let len = 1 + random.below(400) as usize;
+        (0..len).map(|i| (offset as usize * 31 + i) as u8).collect()
+    }
+
+    /// The log against a plain Vec, home and replica, for many sizes and trims.
+    #[test]
+    fn agrees_with_a_vec_of_frames() {
+        for seed in 0..60 {
+            let mut random = Random::new(seed);
+            let mut log = Log::new(1, 1 << (10 + random.below(8)), 8 + random.below(3_000));
+            let mut model: VecDeque<(u64, Vec<u8>)> = VecDeque::new();
+            let mut replica = None;
+            for _ in 0..600 {
+                match random.below(12) {
+                    0 => {
+                        let gone = log.trim().unwrap_or(0);
+                        model.drain(..gone as usize);
+                    }
+                    1 if replica.is_none() => replica = Some(Log::follow(&log.grant())),
+                    _ => {
+                        let bytes = frame(log.end(), &mut random);
+                        model.push_back((log.end(), bytes.clone()));
+                        log.append(&bytes);
+                    }
+                }
+                assert_eq!(log.frames() as usize, model.len(), "seed {seed}");
+                if let Some(replica) = &mut replica {
+                    replica.sync();
+                    assert_eq!((replica.end(), replica.tail()), (log.end(), log.tail()));
+                }
+            }
+            for log in [Some(&log), replica.as_ref()].into_iter().flatten() {
+                let limit = 1 + random.below(5_000);
+                let mut at = log.tail();
+                let mut all = Vec::new();
+                while let Some(run) = log.run(at, limit) {
+                    assert!(run.next > at && (run.len <= limit || run.next == at + 1));
+                    run.segment.read(run.start, run.len, &mut all);
+                    at = run.next;
+                }
+                let expected: Vec<u8> = model.iter().flat_map(|(_, bytes)| bytes.clone()).collect();
+                assert!(all == expected && at == log.end(), "seed {seed}");
+                for (offset, bytes) in &model {
+                    let mut one = Vec::new();
+                    log.read(*offset, &mut one);
+                    assert_eq!(&one, bytes);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_cut_names_the_frame_that_was_cut() {
+        let mut log = Log::new(1, 1 << 20, 1_000);
+        for len in [10, 20, 30] {
+            log.append(&vec![7; len]);
+        }
+        let run = log.run(1, u32::MAX).expect("three frames are kept");
+        assert_eq!((run.start, run.len, run.next), (0, 60, 4));
+        assert_eq!([0, 9, 10, 29, 30, 59].map(|at| run.segment.frame_at(at)), [1, 1, 2, 2, 3, 3]);
+    }
+
+    #[test]
+    fn readers_on_other_threads_see_whole_frames_only() {
+        let mut log = Log::new(1, 1 << 16, 10_000);
+        let mut replica = Log::follow(&log.grant());
+        let reader = std::thread::spawn(move || {
+            let mut next = 1;
+            while next < 5_000 {
+                replica.sync();
+                while let Some(run) = replica.run(next, u32::MAX) {
+                    for offset in next..run.next {
+                        let mut bytes = Vec::new();
+                        replica.read(offset, &mut bytes);
+                        assert_eq!(bytes, offset.to_le_bytes().repeat(1 + offset as usize % 9));
+                    }
+                    next = run.next;
+                }
+            }
+        });
+        for offset in 1..5_000u64 {
+            log.append(&offset.to_le_bytes().repeat(1 + offset as usize % 9));
+        }
+        reader.join().expect("the reader found no torn frame");
+    }
+}

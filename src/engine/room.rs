@@ -1,0 +1,439 @@
+//! A room: what a shard keeps for one event, as its home or as a replica of it.
+//!
+//! A room has one feed per codec in use. A feed is a log and the subscribers that read it; each
+//! subscriber owns nothing there but a cursor. The canonical (binary) log of a home room lives as
+//! long as the room; the JSON log is derived from it, in steps, once somebody reads it.
+//!
+//! Not here: when a feed is flushed (`fanout`), what a connection is (`connection`).
+
+use std::collections::VecDeque;
+
+use hashbrown::HashMap;
+
+use crate::bucket::Bucket;
+use crate::codec::{self, Codec};
+use crate::ids::{EventId, Position};
+use crate::keys::Keys;
+use crate::limits::Limits;
+use crate::log::Log;
+use crate::mesh::Spread;
+use crate::table::{Id, Table};
+
+/// Frames derived into a view in one step, so that a long log does not stall the shard.
+const DERIVE_FRAMES_MAX: u64 = 256;
+
+/// A subscriber of a feed: the connection and the offset it gets next.
+#[derive(Clone, Copy, Debug)]
+pub struct Member {
+    /// Index of the connection on this shard.
+    pub connection: u32,
+    /// `HELD`, and the number of the chunk that last carried something for this member.
+    mark: u32,
+    /// The next offset to queue.
+    pub cursor: u64,
+}
+
+/// The member's connection is blocked or has private bytes waiting: passes leave it out.
+const HELD: u32 = 1 << 31;
+
+impl Member {
+    /// A member that no pass touches until [`Self::set_held`] says otherwise.
+    #[must_use]
+    pub fn held(connection: u32, cursor: u64) -> Self {
+        Self { connection, mark: HELD, cursor }
+    }
+
+    /// Whether passes leave this member out.
+    #[must_use]
+    pub fn is_held(self) -> bool {
+        self.mark & HELD != 0
+    }
+
+    /// Keeps passes away from this member, or lets them in again.
+    pub fn set_held(&mut self, is_held: bool) {
+        self.mark = self.mark & !HELD | if is_held { HELD } else { 0 };
+    }
+
+    /// Notes a delivery in chunk `number`. False if that chunk has one already: a second send in
+    /// the same submission could overtake the rest of a short first one.
+    #[must_use]
+    pub fn mark(&mut self, number: u32) -> bool {
+        let number = number & !HELD;
+        if self.mark & !HELD == number {
+            return false;
+        }
+        self.mark = self.mark & HELD | number;
+        true
+    }
+}
+
+/// Where a feed stands between two passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Every subscriber that can be served has been.
+    Idle,
+    /// Something is to be sent once the pause is over.
+    Resting,
+    /// A pass is under way or about to begin.
+    Running,
+}
+
+/// A pass over the members of a feed, from the last to the first: a member that leaves is
+/// replaced by the last one, which by then has been served.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pass {
+    /// Members not visited yet are those below this index.
+    pub remaining: usize,
+    /// When it began, in monotonic microseconds.
+    pub began_us: u64,
+    /// The log's end when it began: what came after may not have reached everybody.
+    pub log_end: u64,
+    /// Sends made.
+    pub sends: u64,
+    /// The worst lag seen, in frames.
+    pub lag_frames_max: u64,
+}
+
+/// One codec's log and its subscribers.
+#[derive(Debug)]
+pub struct Feed {
+    /// The frames.
+    pub log: Log,
+    /// The subscribers, in no order.
+    pub members: Vec<Member>,
+    /// Where it stands.
+    pub phase: Phase,
+    /// The pass under way, if any.
+    pub pass: Option<Pass>,
+    /// No pass begins before this, in monotonic microseconds.
+    pub rest_until_us: u64,
+    /// The tick of the last send to members, for keepalive.
+    pub sent_tick: u32,
+}
+
+impl Feed {
+    fn new(log: Log) -> Self {
+        Self {
+            log,
+            members: Vec::new(),
+            phase: Phase::Idle,
+            pass: None,
+            rest_until_us: 0,
+            sent_tick: 0,
+        }
+    }
+}
+
+/// What the home shard knows of a replica.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Follower {
+    /// Grants sent that the replica has not released; 0: there is none.
+    pub grants: u32,
+    /// Subscribers it reported.
+    pub members: u32,
+    /// An "appended" for it waits in the outbox.
+    pub is_hinted: bool,
+}
+
+/// The home shard's part of a room.
+#[derive(Debug, Default)]
+pub struct Home {
+    /// By shard; empty until the room first spreads.
+    pub followers: Vec<Follower>,
+    /// Keys of recent posts; made when the first post names one.
+    pub keys: Option<Box<Keys>>,
+    /// Posts a second.
+    pub posts: Bucket,
+    /// Time of the newest comment, Unix ms; it never runs backwards.
+    pub time_ms: u64,
+    /// Place in the order of coldness; 0 while nothing is held.
+    pub warmth: u64,
+    /// Bytes of its logs in the shard's sum.
+    pub counted_bytes: u64,
+    /// The last tick with a subscriber or a comment.
+    pub active_tick: u32,
+    /// The room stands in the list of rooms that may be freed.
+    pub is_idle_listed: bool,
+}
+
+/// A replica's part of a room.
+#[derive(Debug)]
+pub struct Replica {
+    /// The home shard.
+    pub home: u32,
+    /// The room there.
+    pub room: Id,
+    /// Grants received.
+    pub grants: u32,
+    /// All viewers on this node, as the home shard last said.
+    pub viewers: u32,
+    /// A change of members waits in the outbox.
+    pub is_listed: bool,
+}
+
+/// Whose room it is.
+#[derive(Debug)]
+pub enum Role {
+    /// This shard orders the comments.
+    Home(Box<Home>),
+    /// Another shard does; the logs here are its segments.
+    Replica(Box<Replica>),
+}
+
+/// A room on this shard.
+#[derive(Debug)]
+pub struct Room {
+    /// The event.
+    pub event: EventId,
+    /// The incarnation of its logs.
+    pub epoch: u64,
+    /// Home or replica.
+    pub role: Role,
+    feeds: [Option<Box<Feed>>; Codec::ALL.len()],
+}
+
+impl Room {
+    /// A home room with an empty log.
+    #[must_use]
+    pub fn home(event: EventId, epoch: u64, limits: &Limits) -> Self {
+        let log = Log::new(1, limits.room_log_bytes_max, limits.room_log_frames_max);
+        let mut room =
+            Self { event, epoch, role: Role::Home(Box::default()), feeds: [None, None] };
+        room.feeds[Codec::Binary.index()] = Some(Box::new(Feed::new(log)));
+        room
+    }
+
+    /// A replica without feeds; [`Self::follow`] adds them.
+    #[must_use]
+    pub fn replica(event: EventId, spread: &Spread) -> Self {
+        let replica = Replica {
+            home: spread.home,
+            room: spread.room,
+            grants: 0,
+            viewers: 0,
+            is_listed: false,
+        };
+        let role = Role::Replica(Box::new(replica));
+        Self { event, epoch: spread.epoch, role, feeds: [None, None] }
+    }
+
+    /// Replica: takes a grant, adding feeds that it did not have.
+    pub fn follow(&mut self, spread: &Spread) {
+        for (feed, grant) in self.feeds.iter_mut().zip(&spread.logs) {
+            if let (None, Some(grant)) = (&feed, grant) {
+                *feed = Some(Box::new(Feed::new(Log::follow(grant))));
+            }
+        }
+        let Role::Replica(replica) = &mut self.role else {
+            unreachable!("{} follows itself", self.event)
+        };
+        replica.grants = spread.grant;
+        replica.viewers = spread.viewers;
+    }
+
+    /// The feed of `codec`, if there is one.
+    #[must_use]
+    pub fn feed(&self, codec: Codec) -> Option<&Feed> {
+        self.feeds[codec.index()].as_deref()
+    }
+
+    /// The feed of `codec`, if there is one.
+    pub fn feed_mut(&mut self, codec: Codec) -> Option<&mut Feed> {
+        self.feeds[codec.index()].as_deref_mut()
+    }
+
+    /// Makes sure that a home room has a feed of `codec`. The frames of a new view come by
+    /// [`Self::derive`].
+    pub fn open_feed(&mut self, codec: Codec, limits: &Limits) {
+        let tail = self.canonical().tail();
+        self.feeds[codec.index()].get_or_insert_with(|| {
+            let log = Log::new(tail, limits.room_log_bytes_max, limits.room_log_frames_max);
+            Box::new(Feed::new(log))
+        });
+    }
+
+    /// Home: the log that every view is derived from.
+    #[must_use]
+    pub fn canonical(&self) -> &Log {
+        let feed = self.feeds[Codec::Binary.index()].as_deref();
+        &feed.expect("a home room keeps its canonical log").log
+    }
+
+    /// Home: appends a comment's archive to the canonical log and, if it is up to date, the view.
+    /// Returns the offset.
+    pub fn append(&mut self, archive: &[u8], scratch: &mut Vec<u8>) -> u64 {
+        let [canonical, view] = &mut self.feeds;
+        let canonical = canonical.as_deref_mut().expect("a home room keeps its canonical log");
+        let offset = canonical.log.end();
+        scratch.clear();
+        codec::write_binary_frame(archive, offset, scratch);
+        canonical.log.append(scratch);
+        match view.as_deref_mut() {
+            Some(view) if view.log.end() == offset => {
+                scratch.clear();
+                codec::write_json_frame(archive, offset, scratch);
+                view.log.append(scratch);
+            }
+            Some(_) => {
+                self.derive(scratch);
+            }
+            None => {}
+        }
+        offset
+    }
+
+    /// Home: brings the view closer to the canonical log, by a step. True when it is there.
+    pub fn derive(&mut self, scratch: &mut Vec<u8>) -> bool {
+        if matches!(self.role, Role::Replica(_)) {
+            return true;
+        }
+        let [Some(canonical), Some(view)] = &mut self.feeds else { return true };
+        let from = view.log.end();
+        let stop = canonical.log.end().min(from + DERIVE_FRAMES_MAX);
+        let mut frame = Vec::new();
+        for offset in from..stop {
+            frame.clear();
+            canonical.log.read(offset, &mut frame);
+            scratch.clear();
+            codec::write_json_frame(codec::archive_of_frame(&frame), offset, scratch);
+            view.log.append(scratch);
+        }
+        stop == canonical.log.end()
+    }
+
+    /// Home: drops old frames until the room is within its own limits. Returns how many went.
+    pub fn trim_to_limits(&mut self, limits: &Limits) -> u64 {
+        let mut gone = 0;
+        loop {
+            let over_bytes = self.log_bytes() > limits.room_log_bytes_max;
+            let frames_max = u64::from(limits.room_log_frames_max);
+            let over_frames = self.logs().any(|log| log.frames() > frames_max);
+            if !over_bytes && !over_frames {
+                return gone;
+            }
+            let Some(frames) = self.trim() else { return gone };
+            gone += frames;
+        }
+    }
+
+    /// Home: drops the oldest segment of whichever log reaches back furthest; the canonical log keeps
+    /// what the view has not derived yet. `None`: none may go.
+    pub fn trim(&mut self) -> Option<u64> {
+        let [canonical, view] = &mut self.feeds;
+        let canonical = canonical.as_deref_mut().map(|feed| &mut feed.log)?;
+        let Some(view) = view.as_deref_mut().map(|feed| &mut feed.log) else {
+            return canonical.trim();
+        };
+        let may_trim_canonical = canonical.trim_end() <= view.end();
+        if may_trim_canonical && canonical.tail() <= view.tail() {
+            return canonical.trim().or_else(|| view.trim());
+        }
+        view.trim()
+    }
+
+    /// Memory of the logs, in bytes; 0 for a replica.
+    #[must_use]
+    pub fn log_bytes(&self) -> u64 {
+        self.logs().map(Log::bytes).sum()
+    }
+
+    fn logs(&self) -> impl Iterator<Item = &Log> {
+        self.feeds.iter().flatten().map(|feed| &feed.log)
+    }
+
+    /// Replica: sees what the home shard has appended.
+    pub fn sync(&mut self) {
+        for feed in self.feeds.iter_mut().flatten() {
+            feed.log.sync();
+        }
+    }
+
+    /// Subscribers on this shard.
+    #[must_use]
+    pub fn members(&self) -> u32 {
+        self.feeds.iter().flatten().map(|feed| feed.members.len() as u32).sum()
+    }
+
+    /// Subscribers on this node, as far as this shard knows.
+    #[must_use]
+    pub fn viewers(&self) -> u32 {
+        match &self.role {
+            Role::Home(home) => {
+                self.members() + home.followers.iter().map(|f| f.members).sum::<u32>()
+            }
+            Role::Replica(replica) => replica.viewers.max(self.members()),
+        }
+    }
+
+    /// The newest position of the room.
+    #[must_use]
+    pub fn head(&self) -> Position {
+        let newest = self.logs().map(Log::head).max().unwrap_or(0);
+        Position { epoch: self.epoch, offset: newest }
+    }
+
+    /// Home: nobody here and nobody elsewhere.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let Role::Home(home) = &self.role else { return false };
+        self.members() == 0 && home.followers.iter().all(|follower| follower.grants == 0)
+    }
+}
+
+/// All rooms of a shard, by id, by event and, for replicas, by the room they follow.
+#[derive(Debug, Default)]
+pub struct Rooms {
+    /// The rooms.
+    pub table: Table<Room>,
+    by_event: HashMap<EventId, Id>,
+    by_home: HashMap<(u32, Id), Id>,
+    /// Home rooms that may have to be freed, with the tick to look again.
+    pub idle: VecDeque<(u32, Id)>,
+    /// Replicas that have lost their last member.
+    pub emptied: Vec<Id>,
+}
+
+impl Rooms {
+    /// The room of `event` on this shard, home or replica.
+    #[must_use]
+    pub fn find(&self, event: &EventId) -> Option<Id> {
+        self.by_event.get(event).copied()
+    }
+
+    /// The replica of `room` on shard `home`.
+    #[must_use]
+    pub fn find_replica(&self, home: u32, room: Id) -> Option<Id> {
+        self.by_home.get(&(home, room)).copied()
+    }
+
+    /// Adds a room.
+    pub fn insert(&mut self, room: Room) -> Id {
+        let event = room.event.clone();
+        let follows = match &room.role {
+            Role::Replica(replica) => Some((replica.home, replica.room)),
+            Role::Home(_) => None,
+        };
+        let id = self.table.insert(room);
+        assert!(self.by_event.insert(event, id).is_none(), "an event has one room on a shard");
+        if let Some(follows) = follows {
+            self.by_home.insert(follows, id);
+        }
+        id
+    }
+
+    /// Takes a room out.
+    pub fn remove(&mut self, id: Id) -> Option<Room> {
+        let room = self.table.remove(id)?;
+        self.by_event.remove(&room.event);
+        if let Role::Replica(replica) = &room.role {
+            self.by_home.remove(&(replica.home, replica.room));
+        }
+        Some(room)
+    }
+
+    /// Replicas among the rooms.
+    #[must_use]
+    pub fn replicas(&self) -> usize {
+        self.by_home.len()
+    }
+}
