@@ -61,7 +61,7 @@ pub struct Leaving {
 /// Who posts over a connection; made by the first post, or by the query of the upgrade.
 #[derive(Debug)]
 pub struct Author {
-    /// The user id.
+    /// The user id; empty until the first post of somebody who gave none.
     pub user: Box<str>,
     /// The name to show.
     pub name: Option<Box<str>>,

@@ -34,7 +34,8 @@ impl Governor {
         let target = f64::from(target_percent) / 100.0;
         let error = self.busy / target - 1.0;
         if error > DEADBAND {
-            self.factor = (self.factor.max(FACTOR_MIN) * (1.0 + error.min(0.4) * 0.7)).min(FACTOR_MAX);
+            self.factor =
+                (self.factor.max(FACTOR_MIN) * (1.0 + error.min(0.4) * 0.7)).min(FACTOR_MAX);
         } else if error < -DEADBAND {
             self.factor *= 1.0 + error.max(-0.5) * 0.4;
             if self.factor < FACTOR_MIN {
@@ -110,11 +111,15 @@ mod tests {
     #[test]
     fn five_seconds_after_a_step_the_core_is_at_60_to_75_percent() {
         // (rooms, pass in µs, comments a second and room): each would need 1 to 9 cores.
-        let loads = [(1, 75_000, 50), (1, 225_000, 20), (20, 5_000, 20), (200, 500, 20), (4, 20_000, 90)];
+        let loads =
+            [(1, 75_000, 50), (1, 225_000, 20), (20, 5_000, 20), (200, 500, 20), (4, 20_000, 90)];
         for (rooms, pass_us, per_second) in loads {
             for seed in 0..20 {
                 let busy = simulate(rooms, pass_us, per_second, 6, seed);
-                assert!((0.60..=0.76).contains(&busy), "{rooms} × {pass_us} µs: {busy} (seed {seed})");
+                assert!(
+                    (0.60..=0.76).contains(&busy),
+                    "{rooms} × {pass_us} µs: {busy} (seed {seed})"
+                );
             }
         }
     }

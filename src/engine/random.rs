@@ -22,6 +22,6 @@ impl Random {
 
     /// A number below `bound`; 0 when `bound` is 0. The bias is below 2⁻³² for 32-bit bounds.
     pub fn below(&mut self, bound: u32) -> u32 {
-        ((self.bits() >> 32) * u64::from(bound) >> 32) as u32
+        (((self.bits() >> 32) * u64::from(bound)) >> 32) as u32
     }
 }

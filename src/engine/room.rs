@@ -197,8 +197,7 @@ impl Room {
     #[must_use]
     pub fn home(event: EventId, epoch: u64, limits: &Limits) -> Self {
         let log = Log::new(1, limits.room_log_bytes_max, limits.room_log_frames_max);
-        let mut room =
-            Self { event, epoch, role: Role::Home(Box::default()), feeds: [None, None] };
+        let mut room = Self { event, epoch, role: Role::Home(Box::default()), feeds: [None, None] };
         room.feeds[Codec::Binary.index()] = Some(Box::new(Feed::new(log)));
         room
     }

@@ -12,12 +12,7 @@ use crate::time::{Now, ticks};
 impl Engine {
     /// A socket was accepted. `address_connections` counts those from the same address, this one
     /// included, or is 0 while nobody counts. Read from it until it is live or gone.
-    pub fn accept(
-        &mut self,
-        now: Now,
-        peer: Option<SocketAddr>,
-        address_connections: u32,
-    ) -> Id {
+    pub fn accept(&mut self, now: Now, peer: Option<SocketAddr>, address_connections: u32) -> Id {
         self.counters.accepts += 1;
         self.handshakes += 1;
         let handshake = Box::new(Handshake { bytes: Vec::new(), peer, address_connections });

@@ -30,7 +30,7 @@ use std::net::SocketAddr;
 
 use hashbrown::HashMap;
 
-pub use delivery::{Chunk, Delivery, Source};
+pub use delivery::{CHUNK_SENDS_MAX, Chunk, Delivery, Source};
 
 use crate::connection::{Connection, Phase, Private};
 use crate::fanout::Fanout;

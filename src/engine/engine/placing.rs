@@ -7,7 +7,7 @@ use super::{Engine, Half, Output};
 use crate::codec::{self, Codec, Notice};
 use crate::connection::{Author, Connection, Leaving, Phase};
 use crate::fanout::FeedKey;
-use crate::http::{self, Rejection};
+use crate::http::{self, Rejection, Upgrade};
 use crate::ids::{EventId, Position};
 use crate::mesh::{Join, MeshMessage, Spread};
 use crate::placement::home_shard;
@@ -193,7 +193,8 @@ impl Engine {
     /// Gives up request halves whose socket did not come.
     pub(super) fn expire_halves(&mut self, now: Now) {
         let oldest = now.tick().saturating_sub(ticks(MOVE_MS_MAX));
-        let late = |half: &Half| matches!(half, Half::Request { since_tick, .. } if *since_tick < oldest);
+        let late =
+            |half: &Half| matches!(half, Half::Request { since_tick, .. } if *since_tick < oldest);
         let tokens: Vec<u64> =
             self.halves.iter().filter(|(_, half)| late(half)).map(|(token, _)| *token).collect();
         for token in tokens {
@@ -269,11 +270,11 @@ impl Engine {
         codec::write_notice(upgrade.codec, &welcome, &mut self.frame);
         self.counters.upgrades += 1;
         self.go_live(now, id, Phase::Live { room: room_id, member }, upgrade.codec, peer);
-        let connection = self.connections.at(id.index);
-        connection.author = upgrade
-            .user
-            .map(|user| Box::new(Author { user, name: upgrade.name.clone() }))
-            .or_else(|| upgrade.name.map(|name| Box::new(Author { user: "".into(), name: Some(name) })));
+        let Upgrade { user, name, .. } = *upgrade;
+        if user.is_some() || name.is_some() {
+            let author = Author { user: user.unwrap_or_default(), name };
+            self.connections.at(id.index).author = Some(Box::new(author));
+        }
         let frame = std::mem::take(&mut self.frame);
         self.push_private(now, id, |out| out.extend_from_slice(&frame));
         self.frame = frame;
@@ -294,14 +295,7 @@ impl Engine {
         }
     }
 
-    fn go_live(
-        &mut self,
-        now: Now,
-        id: Id,
-        phase: Phase,
-        codec: Codec,
-        peer: Option<SocketAddr>,
-    ) {
+    fn go_live(&mut self, now: Now, id: Id, phase: Phase, codec: Codec, peer: Option<SocketAddr>) {
         // Connections that came together would be pinged together for good: the first silence
         // is counted from a random instant up to half an interval ago.
         let earlier = self.random.below(ticks(self.limits.keepalive_ms) / 2 + 1);

@@ -34,9 +34,9 @@ impl Engine {
         let connection = self.connections.at(id.index);
         let Phase::Live { room: room_id, .. } = connection.phase else { return };
         let guest = |random: &mut crate::random::Random| guest_id(random.bits());
-        let author = connection.author.get_or_insert_with(|| {
-            Box::new(Author { user: guest(&mut self.random), name: None })
-        });
+        let author = connection
+            .author
+            .get_or_insert_with(|| Box::new(Author { user: guest(&mut self.random), name: None }));
         if author.user.is_empty() {
             author.user = guest(&mut self.random);
         }

@@ -73,7 +73,12 @@ impl Engine {
     fn command(&mut self, now: Now, id: Id, codec: Codec, payload: &[u8]) {
         let connection = self.connections.at(id.index);
         if connection.codec != codec {
-            return self.peer_fault(now, id, CLOSE_UNSUPPORTED, "not a message of this subprotocol");
+            return self.peer_fault(
+                now,
+                id,
+                CLOSE_UNSUPPORTED,
+                "not a message of this subprotocol",
+            );
         }
         // A bad command costs as much as a good one, or garbage would be free.
         let is_within_rate = connection.posts.take(now, self.limits.posts_per_sec_connection);

@@ -61,9 +61,9 @@ impl Engine {
             Phase::Leaving(_) => None,
             Phase::Arriving { .. } => self.wheel.due(id.index),
             Phase::Live { .. } | Phase::Echo => {
-                let stall = connection.is_blocked.then(|| {
-                    connection.blocked_tick + ticks(self.limits.stall_ms_max)
-                });
+                let stall = connection
+                    .is_blocked
+                    .then(|| connection.blocked_tick + ticks(self.limits.stall_ms_max));
                 let drain = (connection.drain_tick > 0).then_some(connection.drain_tick);
                 [self.silence_deadline(id), stall, drain].into_iter().flatten().min()
             }

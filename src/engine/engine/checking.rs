@@ -1,0 +1,92 @@
+//! The invariants of an engine, swept whole. Too dear for every call in production; the simulator
+//! runs it after every step.
+
+use super::Engine;
+use crate::codec::Codec;
+use crate::connection::{Phase, Private};
+use crate::room::{self, Role};
+
+impl Engine {
+    /// Asserts what must hold between any two calls.
+    pub fn check(&self) {
+        self.check_connections();
+        self.check_rooms();
+    }
+
+    /// Asserts that nothing is left: no connection, no member, no byte that waits.
+    pub fn check_empty(&self) {
+        assert_eq!((self.connections.len(), self.counted, self.handshakes), (0, 0, 0));
+        assert_eq!((self.private_bytes, self.blocked, self.wheel.len()), (0, 0, 0));
+        assert!(self.rooms.table.iter().all(|(_, room)| room.members() == 0));
+    }
+
+    fn check_connections(&self) {
+        let (mut counted, mut blocked, mut private_bytes, mut handshakes) = (0, 0, 0, 0);
+        for (id, connection) in self.connections.iter() {
+            counted += u32::from(connection.is_counted);
+            blocked += u32::from(connection.is_blocked);
+            private_bytes += connection.private_len() as u64;
+            let is_empty_box = connection
+                .private
+                .as_deref()
+                .is_some_and(|private: &Private| private.waiting().is_empty());
+            assert!(!is_empty_box, "an empty private queue is given back");
+            match connection.phase {
+                Phase::Handshake(_) | Phase::Leaving(_) | Phase::Arriving { .. } => handshakes += 1,
+                Phase::Live { room, member } => {
+                    let room = self.rooms.table.get(room).expect("a member's room exists");
+                    let feed = room.feed(connection.codec).expect("a member's feed exists");
+                    let member = feed.members[member as usize];
+                    assert_eq!(member.connection, id.index, "places agree in {}", room.event);
+                    let has_private = connection.private.is_some();
+                    assert!(
+                        member.is_held() || !(connection.is_blocked || has_private),
+                        "a pass would overtake private bytes in {}",
+                        room.event
+                    );
+                    let waits = member.is_held() && !connection.is_blocked;
+                    assert!(!waits || connection.is_ready, "a held member is served by somebody");
+                }
+                Phase::Echo | Phase::Closing { .. } => {}
+            }
+            assert!(
+                connection.private.is_none() || connection.is_ready || connection.is_blocked,
+                "private bytes leave by the ready queue"
+            );
+            assert!(
+                matches!(connection.phase, Phase::Leaving(_))
+                    || self.wheel.due(id.index).is_some()
+                    || self.limits.keepalive_ms == 0,
+                "every connection has a deadline"
+            );
+        }
+        assert_eq!(
+            (counted, blocked, private_bytes, handshakes),
+            (self.counted, self.blocked, self.private_bytes, self.handshakes)
+        );
+    }
+
+    fn check_rooms(&self) {
+        let mut log_bytes = 0;
+        for (_, room) in self.rooms.table.iter() {
+            log_bytes += room.log_bytes();
+            for feed in Codec::ALL.into_iter().filter_map(|codec| room.feed(codec)) {
+                let waits = feed
+                    .members
+                    .iter()
+                    .any(|member| !member.is_held() && member.cursor < feed.log.end());
+                let is_replica = matches!(room.role, Role::Replica(_));
+                assert!(
+                    !waits || is_replica || feed.phase != room::Phase::Idle,
+                    "somebody serves the members of {}",
+                    room.event
+                );
+                assert!(feed.members.iter().all(|member| member.cursor <= room.head().offset + 1));
+            }
+        }
+        assert_eq!(log_bytes, self.log_bytes, "the sum of log bytes is kept");
+        let share = self.limits.log_bytes_max / u64::from(self.setup.shards);
+        let can_trim = !self.warmth.is_empty();
+        assert!(self.log_bytes <= share || !can_trim, "logs stay within the shard's share");
+    }
+}

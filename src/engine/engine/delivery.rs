@@ -1,0 +1,424 @@
+//! Chunks of sends, and what to do when the kernel did not take one whole.
+//!
+//! A chunk is built as if every send will succeed: cursors move ahead at once, and only the few
+//! that did not go out whole are set right in `settle`. A connection has at most one send in a
+//! chunk. A frame that was cut leaves its rest in the connection's private queue, so a cursor
+//! always stands between two frames and old segments can be freed at any time.
+
+use std::io;
+use std::sync::Arc;
+
+use super::{Engine, Output};
+use crate::codec::{self, Notice};
+use crate::connection::Phase;
+use crate::fanout::FeedKey;
+use crate::limits::LagPolicy;
+use crate::log::{Log, Segment};
+use crate::report::CloseCause;
+use crate::room::{self, Feed, Member, Pass};
+use crate::table::Id;
+use crate::time::Now;
+
+/// Sends of one chunk: enough to make the submission cheap, few enough for reads in between.
+pub const CHUNK_SENDS_MAX: usize = 256;
+/// The most log bytes of one send: about what an empty 16 KiB send buffer takes.
+const RUN_BYTES_MAX: u32 = 16 * 1024;
+/// The most private bytes of one send.
+const PRIVATE_BYTES_MAX: usize = 64 * 1024;
+/// Members a feed looks at in one turn, so that scanning a large idle feed stays short.
+const VISITS_MAX: usize = 8_192;
+/// The protocol's close code for a subscriber that was too slow.
+const CLOSE_EVICTED: u16 = 4000;
+
+/// Where a send's bytes are.
+#[derive(Clone, Copy, Debug)]
+pub enum Source {
+    /// Whole frames `from..next` in a segment of the chunk.
+    Log {
+        /// Index into the chunk's segments.
+        segment: u32,
+        /// First byte.
+        start: u32,
+        /// Bytes.
+        len: u32,
+        /// Offset of the first frame.
+        from: u64,
+        /// Offset after the last.
+        next: u64,
+    },
+    /// Bytes in the chunk's scratch memory.
+    Private {
+        /// First byte.
+        start: u32,
+        /// Bytes.
+        len: u32,
+    },
+}
+
+/// One send.
+#[derive(Clone, Copy, Debug)]
+pub struct Delivery {
+    /// To whom.
+    pub id: Id,
+    /// What.
+    pub source: Source,
+}
+
+/// Sends that are submitted together. It keeps alive what they point at.
+#[derive(Debug, Default)]
+pub struct Chunk {
+    /// The sends, at most one a connection.
+    pub deliveries: Vec<Delivery>,
+    segments: Vec<Arc<Segment>>,
+    scratch: Vec<u8>,
+}
+
+impl Chunk {
+    /// The segment behind [`Source::Log`].
+    #[must_use]
+    pub fn segment(&self, index: u32) -> &Segment {
+        &self.segments[index as usize]
+    }
+
+    /// The bytes behind [`Source::Private`].
+    #[must_use]
+    pub fn private(&self, start: u32, len: u32) -> &[u8] {
+        &self.scratch[start as usize..(start + len) as usize]
+    }
+
+    fn clear(&mut self) {
+        self.deliveries.clear();
+        self.segments.clear();
+        self.scratch.clear();
+    }
+
+    fn is_full(&self) -> bool {
+        self.deliveries.len() >= CHUNK_SENDS_MAX
+    }
+
+    fn keep(&mut self, segment: &Arc<Segment>) -> u32 {
+        if !self.segments.last().is_some_and(|last| Arc::ptr_eq(last, segment)) {
+            self.segments.push(Arc::clone(segment));
+        }
+        self.segments.len() as u32 - 1
+    }
+}
+
+/// What came of looking at a member.
+enum Visit {
+    /// Nothing for it.
+    Current,
+    /// A send, and whether more waits behind it.
+    Sent { is_behind: bool },
+    /// It has a send in this chunk already.
+    Taken,
+    /// Its cursor is older than the log.
+    Lagged,
+}
+
+/// Puts the next run for `member` into the chunk.
+fn visit(log: &Log, member: &mut Member, id: Id, number: u32, chunk: &mut Chunk) -> Visit {
+    if member.cursor >= log.end() {
+        return Visit::Current;
+    }
+    if member.cursor < log.tail() {
+        return Visit::Lagged;
+    }
+    if !member.mark(number) {
+        return Visit::Taken;
+    }
+    let run = log.run(member.cursor, RUN_BYTES_MAX).expect("the cursor is before the end");
+    let segment = chunk.keep(run.segment);
+    let source = Source::Log {
+        segment,
+        start: run.start,
+        len: run.len,
+        from: member.cursor,
+        next: run.next,
+    };
+    chunk.deliveries.push(Delivery { id, source });
+    member.cursor = run.next;
+    Visit::Sent { is_behind: run.next < log.end() }
+}
+
+impl Engine {
+    /// Whether [`Self::next_chunk`] has something to do right now.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        self.fanout.has_work()
+    }
+
+    /// Builds the next sends. An empty chunk does not mean that there is no more work.
+    pub fn next_chunk(&mut self, now: Now, chunk: &mut Chunk) {
+        chunk.clear();
+        self.chunk_number = self.chunk_number.wrapping_add(1);
+        self.wake_rested(now);
+        // Single connections leave at least half of the chunk to feeds.
+        let quota = if self.fanout.running() > 0 { CHUNK_SENDS_MAX / 2 } else { CHUNK_SENDS_MAX };
+        for _ in 0..self.fanout.ready.len() {
+            if chunk.deliveries.len() >= quota {
+                break;
+            }
+            let Some(id) = self.fanout.ready.pop_front() else { break };
+            self.serve(now, id, chunk);
+        }
+        for _ in 0..self.fanout.running() {
+            if chunk.is_full() {
+                break;
+            }
+            let Some(key) = self.fanout.next_running() else { break };
+            self.advance_pass(now, key, chunk);
+        }
+    }
+
+    /// Serves one connection from the ready queue: its own bytes first, then its feed.
+    fn serve(&mut self, now: Now, id: Id, chunk: &mut Chunk) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        connection.is_ready = false;
+        if connection.is_blocked {
+            return;
+        }
+        if let Some(private) = &connection.private {
+            let waiting = private.waiting();
+            let len = waiting.len().min(PRIVATE_BYTES_MAX);
+            let start = chunk.scratch.len() as u32;
+            chunk.scratch.extend_from_slice(&waiting[..len]);
+            let source = Source::Private { start, len: len as u32 };
+            chunk.deliveries.push(Delivery { id, source });
+            self.counters.bytes_sent += len as u64;
+            return;
+        }
+        let Phase::Live { room, member } = connection.phase else {
+            return self.finish_closing(now, id);
+        };
+        let codec = connection.codec;
+        let room = self.rooms.table.get_mut(room).expect("a member's room exists");
+        let feed = room.feed_mut(codec).expect("a member's feed exists");
+        let Feed { log, members, .. } = feed;
+        let member = &mut members[member as usize];
+        member.set_held(false);
+        match visit(log, member, id, self.chunk_number, chunk) {
+            Visit::Current => {}
+            Visit::Sent { is_behind } => {
+                feed.sent_tick = now.tick();
+                self.count_delivery(chunk);
+                if is_behind {
+                    self.make_ready(id);
+                }
+            }
+            Visit::Taken => self.make_ready(id),
+            Visit::Lagged => self.lagged(now, id),
+        }
+    }
+
+    /// Gives a running feed its turn: visits members until the chunk is full or the pass is over.
+    fn advance_pass(&mut self, now: Now, key: FeedKey, chunk: &mut Chunk) {
+        let Some(room) = self.rooms.table.get_mut(key.room) else { return };
+        let is_derived = room.derive(&mut self.scratch);
+        let Some(feed) = room.feed_mut(key.codec()) else { return };
+        let Feed { log, members, pass, .. } = feed;
+        let pass = pass.get_or_insert_with(|| Pass {
+            remaining: members.len(),
+            began_us: now.mono_us,
+            log_end: log.end(),
+            ..Pass::default()
+        });
+        pass.remaining = pass.remaining.min(members.len());
+        let stop = pass.remaining.saturating_sub(VISITS_MAX);
+        let (mut behind, mut lagged) = (Vec::new(), Vec::new());
+        let first = chunk.deliveries.len();
+        while pass.remaining > stop && !chunk.is_full() {
+            pass.remaining -= 1;
+            let member = &mut members[pass.remaining];
+            if member.is_held() || member.cursor >= log.end() {
+                continue;
+            }
+            let index = member.connection;
+            let id = self.connections.id_at(index).expect("a member's connection exists");
+            pass.lag_frames_max = pass.lag_frames_max.max(log.end() - member.cursor);
+            match visit(log, member, id, self.chunk_number, chunk) {
+                Visit::Current => {}
+                Visit::Sent { is_behind: false } => {}
+                Visit::Sent { is_behind: true } | Visit::Taken => behind.push(id),
+                Visit::Lagged => lagged.push(id),
+            }
+        }
+        let sends = chunk.deliveries.len() - first;
+        pass.sends += sends as u64;
+        let is_over = pass.remaining == 0;
+        if sends > 0 {
+            feed.sent_tick = now.tick();
+        }
+        for delivery in &chunk.deliveries[first..] {
+            count(&mut self.counters, delivery);
+        }
+        for id in behind {
+            self.make_ready(id);
+        }
+        for id in lagged {
+            self.lagged(now, id);
+        }
+        if is_over {
+            self.end_pass(now, key, is_derived);
+        } else {
+            self.fanout.again(key);
+        }
+    }
+
+    fn end_pass(&mut self, now: Now, key: FeedKey, is_derived: bool) {
+        let Some(room) = self.rooms.table.get_mut(key.room) else { return };
+        let Some(feed) = room.feed_mut(key.codec()) else { return };
+        let pass = feed.pass.take().expect("the pass that ended was under way");
+        if pass.sends > 0 {
+            self.counters.passes += 1;
+            self.counters.pass_seconds.observe(now.mono_us - pass.began_us);
+            let worst = &mut self.counters.pass_lag_frames_max;
+            *worst = (*worst).max(pass.lag_frames_max);
+        }
+        if !is_derived {
+            return self.fanout.again(key);
+        }
+        let cost_us = self.fanout.cost_us(&pass);
+        let pause_us = self.governor.pause_us(cost_us, self.limits.coalesce_ms_max);
+        feed.rest_until_us = now.mono_us + pause_us;
+        feed.phase = room::Phase::Idle;
+        if feed.log.end() > pass.log_end {
+            self.fanout.notify(now.mono_us, key, feed);
+        }
+    }
+
+    /// A subscriber has fallen out of the log.
+    fn lagged(&mut self, now: Now, id: Id) {
+        if self.limits.lag_policy == LagPolicy::Evict {
+            return self.close(now, id, CLOSE_EVICTED, "too slow", CloseCause::Lag);
+        }
+        let Some(connection) = self.connections.get(id) else { return };
+        let Phase::Live { room, member } = connection.phase else { return };
+        let codec = connection.codec;
+        let room = self.rooms.table.get_mut(room).expect("a member's room exists");
+        let feed = room.feed_mut(codec).expect("a member's feed exists");
+        let member = &mut feed.members[member as usize];
+        let from = member.cursor;
+        // Half of what is kept, or it would fall out again at once.
+        member.cursor = feed.log.tail().max(feed.log.end() - feed.log.frames() / 2);
+        let to = member.cursor - 1;
+        self.counters.gaps += 1;
+        self.counters.gap_comments += to + 1 - from;
+        self.push_private(now, id, |out| {
+            codec::write_notice(codec, &Notice::Gap { from, to }, out);
+        });
+    }
+
+    /// Sets right what the kernel did not take whole. `failures` are `(index, result)` of sends
+    /// of this chunk: `Ok(n)` took `n` bytes, `WouldBlock` none. `spent_us` is how long all took.
+    pub fn settle(
+        &mut self,
+        now: Now,
+        chunk: &Chunk,
+        failures: &mut Vec<(u32, io::Result<usize>)>,
+        spent_us: u64,
+    ) {
+        self.fanout.observe(chunk.deliveries.len(), spent_us);
+        self.counters.short_writes += failures.len() as u64;
+        failures.sort_unstable_by_key(|(index, _)| *index);
+        let mut failed = failures.drain(..).peekable();
+        for (index, delivery) in chunk.deliveries.iter().enumerate() {
+            let failure = failed.next_if(|(at, _)| *at as usize == index).map(|(_, result)| result);
+            let taken = match failure {
+                None => None,
+                Some(Ok(taken)) => Some(taken as u32),
+                Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => Some(0),
+                Some(Err(_)) => {
+                    self.failed(now, delivery.id);
+                    continue;
+                }
+            };
+            match (delivery.source, taken) {
+                (Source::Log { .. }, None) => {}
+                (Source::Log { .. }, Some(taken)) => self.cut(now, chunk, delivery, taken),
+                (Source::Private { len, .. }, taken) => {
+                    self.private_taken(now, delivery.id, len, taken);
+                }
+            }
+        }
+    }
+
+    /// A run of log frames went out only up to byte `taken`.
+    fn cut(&mut self, now: Now, chunk: &Chunk, delivery: &Delivery, taken: u32) {
+        let Source::Log { segment, start, len, from, next } = delivery.source else { return };
+        let Some(connection) = self.connections.get(delivery.id) else { return };
+        let Phase::Live { room, member } = connection.phase else { return };
+        let codec = connection.codec;
+        let segment = chunk.segment(segment);
+        let stop = start + taken;
+        let cut = segment.frame_at(stop).max(from);
+        let is_between = segment.start_of(cut) == stop;
+        let cursor = if is_between { cut } else { cut + 1 };
+        let room = self.rooms.table.get_mut(room).expect("a member's room exists");
+        let feed = room.feed_mut(codec).expect("a member's feed exists");
+        feed.members[member as usize].cursor = cursor;
+        self.counters.deliveries -= next - cursor;
+        self.counters.bytes_sent -= u64::from(len - taken);
+        self.block(now, delivery.id);
+        if !is_between {
+            let rest = segment.start_of(cut + 1) - stop;
+            self.push_private(now, delivery.id, |out| segment.read(stop, rest, out));
+        }
+    }
+
+    /// Private bytes went out: all of `len`, or `taken` of them.
+    fn private_taken(&mut self, now: Now, id: Id, len: u32, taken: Option<u32>) {
+        let sent = taken.unwrap_or(len);
+        self.private_bytes -= u64::from(sent);
+        self.counters.bytes_sent -= u64::from(len - sent);
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if let Some(private) = &mut connection.private {
+            private.advance(sent as usize);
+            if private.waiting().is_empty() {
+                connection.private = None;
+            }
+        }
+        match taken {
+            None => self.make_ready(id),
+            Some(_) => self.block(now, id),
+        }
+    }
+
+    /// The kernel takes no more for this connection until it says so.
+    fn block(&mut self, now: Now, id: Id) {
+        self.hold(id, true);
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if !connection.is_blocked {
+            connection.is_blocked = true;
+            connection.blocked_tick = now.tick();
+            self.blocked += 1;
+            self.outputs.push_back(Output::AwaitWritable { id });
+            self.arm(now, id);
+        }
+    }
+
+    /// The socket takes bytes again.
+    pub fn writable(&mut self, _now: Now, id: Id) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if connection.is_blocked {
+            connection.is_blocked = false;
+            self.blocked -= 1;
+            self.make_ready(id);
+        }
+    }
+
+    fn count_delivery(&mut self, chunk: &Chunk) {
+        if let Some(delivery) = chunk.deliveries.last() {
+            count(&mut self.counters, delivery);
+        }
+    }
+}
+
+/// Counts a send of log frames as if it will succeed.
+fn count(counters: &mut crate::report::Counters, delivery: &Delivery) {
+    if let Source::Log { len, from, next, .. } = delivery.source {
+        counters.deliveries += next - from;
+        counters.log_writes += 1;
+        counters.bytes_sent += u64::from(len);
+    }
+}
