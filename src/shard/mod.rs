@@ -1,12 +1,45 @@
 //! Shards: glommio executors, each pinned to a CPU, that move bytes between sockets and the
-//! engine. (API first; the shell behind it follows.)
+//! engine.
+//!
+//! A shard is one thread with one task. It turns its private rings, hands what came to the
+//! engine, does what the engine wants done, sends the next chunk, and sleeps on one eventfd when
+//! there is nothing left. No task, timer or channel belongs to a single connection.
+//!
+//! Not here: any rule of the service (`uproar-engine`), any unsafe code (`uproar-ring`).
+
+mod accepting;
+mod driver;
+mod events;
+mod flushing;
+mod handing;
+mod load;
+mod mesh;
+mod outputs;
+mod sockets;
 
 use std::net::TcpListener;
+use std::sync::{Arc, mpsc as sync_mpsc};
+use std::time::{Duration, Instant};
 
+use crossbeam::queue::ArrayQueue;
+use glommio::{LocalExecutorBuilder, Placement};
 use tokio::sync::mpsc;
 use uproar_engine::limits::Limits;
+use uproar_ring::{Ring, RingConfig, Wake};
 
 use crate::link::{Handover, ShardPort};
+use crate::shard::driver::{Driver, Start};
+use crate::shard::mesh::{Door, Link, Neighbour, Node};
+
+/// Provided buffers of a ring, and their size: what can be read in one turn. They are touched in
+/// turn, so all of them count as memory in use.
+const BUFFERS: u16 = 128;
+const BUFFER_BYTES: u32 = 4 * 1_024;
+/// glommio's own I/O memory; only eventfd reads go through it.
+const EXECUTOR_IO_BYTES: usize = 64 * 1_024;
+/// How long glommio lets a task run before `yield_if_needed` yields. The default of 100 ms stalls
+/// the executor's timers.
+const PREEMPT_EVERY: Duration = Duration::from_millis(2);
 
 /// Everything the shards need to know before the first socket is opened.
 #[derive(Debug)]
@@ -38,6 +71,19 @@ pub enum Listeners {
     Shared(Vec<TcpListener>),
 }
 
+impl Listeners {
+    /// The listeners of each of `shards` shards.
+    fn divide(self, shards: usize) -> std::io::Result<Vec<Vec<TcpListener>>> {
+        match self {
+            Self::PerShard(listeners) => Ok(listeners.into_iter().map(|one| vec![one]).collect()),
+            Self::Shared(listeners) => {
+                let clones = || listeners.iter().map(TcpListener::try_clone).collect();
+                (0..shards).map(|_| clones()).collect()
+            }
+        }
+    }
+}
+
 /// Running shards.
 #[derive(Debug)]
 pub struct Shards {
@@ -47,14 +93,128 @@ pub struct Shards {
 
 /// Why the shards did not start.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct LaunchError(pub String);
+pub enum LaunchError {
+    /// The kernel refused a ring, a descriptor or a thread.
+    #[error("shard {shard} on CPU {cpu} cannot start: {source}")]
+    Kernel {
+        /// Which shard.
+        shard: usize,
+        /// Its CPU.
+        cpu: usize,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// A shard's thread ended before it was ready.
+    #[error("shard {shard} ended while it started; its last log line says why")]
+    Died {
+        /// Which shard.
+        shard: usize,
+    },
+}
 
 /// Starts one thread a shard and returns once each has its rings and accepts.
 ///
 /// # Errors
 /// [`LaunchError`] says in one sentence what the kernel refused and what to do.
 pub fn launch(plan: Plan, handovers: mpsc::Sender<Handover>) -> Result<Shards, LaunchError> {
-    let _ = (plan, handovers);
-    Err(LaunchError("the shell is not written yet".into()))
+    let count = plan.cpus.len();
+    let node = Arc::new(Node::new(count));
+    let kernel = |shard: usize, source: std::io::Error| LaunchError::Kernel {
+        shard,
+        cpu: plan.cpus[shard],
+        source,
+    };
+    let listeners = plan.listeners.divide(count).map_err(|source| kernel(0, source))?;
+    let links = mesh_of(count, plan.mesh_messages_max);
+    let started = Instant::now();
+    let mut ports = Vec::new();
+    let mut made = Vec::new();
+    for (shard, listeners) in listeners.into_iter().enumerate() {
+        let wake = Wake::new().map_err(|source| kernel(shard, source))?;
+        let (port, jobs) = ShardPort::new(wake.waker());
+        ports.push(port);
+        let (tell_made, is_made) = sync_mpsc::channel();
+        let (tell_neighbours, neighbours) = sync_mpsc::channel();
+        made.push((is_made, tell_neighbours, wake.waker()));
+        let start = Start {
+            shard,
+            cpu: plan.cpus[shard],
+            node_name: plan.node.clone(),
+            limits: plan.limits.clone(),
+            conformance_echo: plan.conformance_echo,
+            slots_per_ring: plan.slots_per_ring,
+            listeners,
+            jobs,
+            handovers: handovers.clone(),
+            node: Arc::clone(&node),
+            inbox: links.iter().map(|row| Arc::clone(&row[shard])).collect(),
+            outbox: links[shard].clone(),
+            started,
+        };
+        let config = RingConfig {
+            slots: plan.slots_per_ring,
+            buffers: BUFFERS,
+            buffer_bytes: BUFFER_BYTES,
+        };
+        let rings_per_shard = plan.rings_per_shard;
+        LocalExecutorBuilder::new(Placement::Fixed(plan.cpus[shard]))
+            .name(&format!("shard-{shard}"))
+            .io_memory(EXECUTOR_IO_BYTES)
+            .preempt_timer(PREEMPT_EVERY)
+            .spawn(move || async move {
+                // A ring belongs to the thread that makes it.
+                let rings: Result<Vec<Ring>, _> =
+                    (0..rings_per_shard).map(|_| Ring::new(config, &wake)).collect();
+                let ready = rings.and_then(|rings| Ok((rings, wake.sleeper()?)));
+                match ready {
+                    Err(error) => drop(tell_made.send(Err(error))),
+                    Ok((rings, sleeper)) => {
+                        let doors = rings.iter().map(Ring::address).collect();
+                        drop(tell_made.send(Ok(doors)));
+                        let Ok(neighbours) = neighbours.recv() else { return };
+                        Driver::new(start, rings, wake, neighbours).run(sleeper).await;
+                    }
+                }
+            })
+            .map_err(|error| kernel(shard, std::io::Error::other(error.to_string())))?;
+    }
+    introduce(&made, plan.slots_per_ring, &plan.cpus)?;
+    Ok(Shards { ports })
+}
+
+/// One bounded queue for each ordered pair of shards: `links[from][to]`.
+fn mesh_of(count: usize, messages_max: usize) -> Vec<Vec<Link>> {
+    // The diagonal is never used.
+    let link = |from: usize, to: usize| {
+        Arc::new(ArrayQueue::new(if from == to { 1 } else { messages_max }))
+    };
+    (0..count).map(|from| (0..count).map(|to| link(from, to)).collect()).collect()
+}
+
+type Addresses = Vec<uproar_ring::RingAddress>;
+type Made = (
+    sync_mpsc::Receiver<std::io::Result<Addresses>>,
+    sync_mpsc::Sender<Arc<Vec<Neighbour>>>,
+    uproar_ring::Waker,
+);
+
+/// Waits until every shard has its rings and tells each about all of them.
+fn introduce(made: &[Made], slots: u32, cpus: &[usize]) -> Result<(), LaunchError> {
+    let mut neighbours = Vec::new();
+    for (shard, (is_made, _, waker)) in made.iter().enumerate() {
+        let addresses = is_made
+            .recv()
+            .map_err(|_| LaunchError::Died { shard })?
+            .map_err(|source| LaunchError::Kernel { shard, cpu: cpus[shard], source })?;
+        let door = |address| Door { address, free: slots.into() };
+        let doors = addresses.into_iter().map(door).collect();
+        neighbours.push(Neighbour { doors, waker: waker.clone() });
+    }
+    let neighbours = Arc::new(neighbours);
+    for (shard, (_, tell_neighbours, _)) in made.iter().enumerate() {
+        tell_neighbours
+            .send(Arc::clone(&neighbours))
+            .map_err(|_| LaunchError::Died { shard })?;
+    }
+    Ok(())
 }

@@ -1,0 +1,286 @@
+//! The shard's one task: turn the rings, step the engine, send the next chunk, sleep.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::net::{IpAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime};
+
+use crossbeam::queue::ArrayQueue;
+use tokio::sync::mpsc;
+use uproar_engine::control::Reply;
+use uproar_engine::engine::{Chunk, Engine, Setup};
+use uproar_engine::limits::Limits;
+use uproar_engine::report::Shell;
+use uproar_engine::table::Id;
+use uproar_engine::time::{Now, TICK_US};
+use uproar_ring::{Event, Ring, Sleeper, Wake};
+
+use crate::link::{Handover, Job};
+use crate::shard::accepting::Accepting;
+use crate::shard::handing::Leaver;
+use crate::shard::load::Load;
+use crate::shard::mesh::{Link, Neighbour, Node};
+use crate::shard::sockets::Sockets;
+
+/// Completions handled in one turn of a ring, so that sends get their turn as well.
+const EVENTS_MAX: usize = 512;
+/// Messages taken from one mesh link, and jobs from the control plane, in one turn.
+const MAIL_MAX: usize = 256;
+/// Sleeps shorter than this are not worth a timer.
+const NAP_US_MIN: u64 = 50;
+
+/// What a shard is given to start with.
+pub(super) struct Start {
+    pub(super) shard: usize,
+    pub(super) cpu: usize,
+    pub(super) node_name: String,
+    pub(super) limits: Limits,
+    pub(super) conformance_echo: bool,
+    pub(super) slots_per_ring: u32,
+    pub(super) listeners: Vec<TcpListener>,
+    pub(super) jobs: Arc<ArrayQueue<Job>>,
+    pub(super) handovers: mpsc::Sender<Handover>,
+    pub(super) node: Arc<Node>,
+    /// By sending shard.
+    pub(super) inbox: Vec<Link>,
+    /// By receiving shard.
+    pub(super) outbox: Vec<Link>,
+    pub(super) started: Instant,
+}
+
+/// The state of a running shard.
+pub(super) struct Driver {
+    pub(super) shard: usize,
+    pub(super) engine: Engine,
+    pub(super) sockets: Sockets,
+    pub(super) accepting: Accepting,
+    /// Sockets on their way to the control plane, by connection id.
+    pub(super) leavers: HashMap<Id, Leaver>,
+    pub(super) handovers: mpsc::Sender<Handover>,
+    pub(super) neighbours: Arc<Vec<Neighbour>>,
+    pub(super) node: Arc<Node>,
+    pub(super) counts_addresses: bool,
+    /// Addresses of connections, while the per-address limit is on.
+    pub(super) addresses: HashMap<u32, IpAddr>,
+    /// Reads that found no free buffer; tried again next turn.
+    pub(super) starved: Vec<Id>,
+    pub(super) shell: Shell,
+    pub(super) chunk: Chunk,
+    wake: Wake,
+    jobs: Arc<ArrayQueue<Job>>,
+    inbox: Vec<Link>,
+    outbox: Vec<Link>,
+    load: Load,
+    events: Vec<Event>,
+    started: Instant,
+    slept_us: u64,
+    next_tick_us: u64,
+    /// When the earliest timer in flight fires; `u64::MAX`: there is none.
+    timer_us: u64,
+}
+
+impl Driver {
+    pub(super) fn new(
+        start: Start,
+        rings: Vec<Ring>,
+        wake: Wake,
+        neighbours: Arc<Vec<Neighbour>>,
+    ) -> Self {
+        let now = clocks(start.started);
+        let counts_addresses = start.limits.connections_per_address_max > 0;
+        let setup = Setup {
+            shard: start.shard as u32,
+            shards: neighbours.len() as u32,
+            node: start.node_name,
+            // The standard library's hash keys are random; no other source is needed here.
+            seed: RandomState::new().hash_one(start.shard),
+            limits: start.limits,
+            conformance_echo: start.conformance_echo,
+        };
+        let (slots, ring_count) = (start.slots_per_ring, rings.len());
+        Self {
+            shard: start.shard,
+            engine: Engine::new(setup, now),
+            sockets: Sockets::new(rings, slots),
+            accepting: Accepting::new(start.listeners, ring_count),
+            leavers: HashMap::new(),
+            handovers: start.handovers,
+            neighbours,
+            node: start.node,
+            counts_addresses,
+            addresses: HashMap::new(),
+            starved: Vec::new(),
+            shell: Shell { cpu: start.cpu as u32, ..Shell::default() },
+            chunk: Chunk::default(),
+            wake,
+            jobs: start.jobs,
+            inbox: start.inbox,
+            outbox: start.outbox,
+            load: Load::new(start.cpu, now.mono_us),
+            events: Vec::with_capacity(EVENTS_MAX),
+            started: start.started,
+            slept_us: 0,
+            next_tick_us: now.mono_us,
+            timer_us: u64::MAX,
+        }
+    }
+
+    /// Runs until the process ends.
+    pub(super) async fn run(mut self, sleeper: Sleeper) {
+        self.sockets.rings.iter_mut().for_each(Ring::mute);
+        loop {
+            let now = clocks(self.started);
+            self.node.turned_ms[self.shard].store(now.mono_us / 1_000, Ordering::Relaxed);
+            self.engine.set_node_connections(self.node.connections.load(Ordering::Relaxed));
+            self.refill_accepts();
+            let mut has_worked = self.turn_rings(now);
+            has_worked |= self.read_mail(now);
+            has_worked |= self.answer_jobs(now);
+            self.tick(now);
+            self.do_outputs(now);
+            has_worked |= self.flush(now);
+            self.do_outputs(now);
+            self.send_mail();
+            if has_worked || self.engine.has_work() {
+                glommio::yield_if_needed().await;
+            } else {
+                self.sleep(&sleeper).await;
+            }
+        }
+    }
+
+    fn turn_rings(&mut self, now: Now) -> bool {
+        let mut has_worked = false;
+        for id in std::mem::take(&mut self.starved) {
+            self.sockets.read_now(id);
+        }
+        for ring in 0..self.sockets.rings.len() {
+            let mut events = std::mem::take(&mut self.events);
+            self.sockets.rings[ring].turn(&mut events, EVENTS_MAX);
+            has_worked |= !events.is_empty();
+            for event in events.drain(..) {
+                self.handle(now, ring, event);
+            }
+            self.events = events;
+        }
+        // What the events asked for goes to the kernel in one submission a ring; reads that can
+        // end at once are in the completion queue for the next turn.
+        self.do_outputs(now);
+        self.sockets.rings.iter_mut().for_each(Ring::submit);
+        has_worked
+    }
+
+    fn read_mail(&mut self, now: Now) -> bool {
+        let mut has_worked = false;
+        for from in 0..self.inbox.len() {
+            for _ in 0..MAIL_MAX {
+                let Some(message) = self.inbox[from].pop() else { break };
+                has_worked = true;
+                self.engine.receive_mesh(now, from as u32, message);
+            }
+        }
+        has_worked
+    }
+
+    fn send_mail(&mut self) {
+        for (to, link) in self.outbox.iter().enumerate() {
+            if to == self.shard || !self.engine.has_mail(to as u32) {
+                continue;
+            }
+            let before = self.shell.mesh_sent;
+            while !link.is_full() {
+                let Some(message) = self.engine.poll_mesh(to as u32) else { break };
+                // Nobody else pushes into this link, so the place that was free is still free.
+                assert!(link.push(message).is_ok(), "the link to shard {to} had room");
+                self.shell.mesh_sent += 1;
+            }
+            self.shell.mesh_full += u64::from(self.engine.has_mail(to as u32));
+            if self.shell.mesh_sent > before {
+                self.neighbours[to].waker.wake();
+            }
+        }
+    }
+
+    fn answer_jobs(&mut self, now: Now) -> bool {
+        let mut has_worked = false;
+        for _ in 0..MAIL_MAX {
+            let Some(Job { request, reply }) = self.jobs.pop() else { break };
+            has_worked = true;
+            let mut answer = self.engine.control(now, request);
+            if let Reply::Report(report) = &mut answer {
+                report.shell = self.shell_report();
+            }
+            // Whoever asked may have given up waiting.
+            let _ = reply.send(answer);
+        }
+        has_worked
+    }
+
+    fn shell_report(&self) -> Shell {
+        let (slots, slots_used) = self.sockets.slots();
+        let rings = &self.sockets.rings;
+        Shell {
+            cpu_us: self.load.cpu_us(),
+            busy_permille: self.load.busy_permille(),
+            submits: rings.iter().map(Ring::submits).sum(),
+            cq_overflows: rings.iter().map(Ring::overflows).sum(),
+            slots,
+            slots_used,
+            ..self.shell.clone()
+        }
+    }
+
+    fn tick(&mut self, now: Now) {
+        if now.mono_us < self.next_tick_us {
+            return;
+        }
+        self.next_tick_us = (now.mono_us / TICK_US + 1) * TICK_US;
+        let busy_permille = self.load.sample(now.mono_us, self.slept_us);
+        self.engine.tick(now, busy_permille);
+        for (ring, door) in self.neighbours[self.shard].doors.iter().enumerate() {
+            door.free.store(self.sockets.free(ring), Ordering::Relaxed);
+        }
+    }
+
+    /// Sleeps until a completion, a message, a job or the engine's next deadline.
+    async fn sleep(&mut self, sleeper: &Sleeper) {
+        self.wake.announce_sleep();
+        self.sockets.rings.iter_mut().for_each(Ring::unmute);
+        let now = clocks(self.started);
+        let due_us = self.engine.due_us(now);
+        if !self.has_mail_or_work() && due_us > now.mono_us + NAP_US_MIN {
+            if self.timer_us > due_us || self.timer_us <= now.mono_us {
+                let ring = &mut self.sockets.rings[0];
+                ring.set_timer(Duration::from_micros(due_us - now.mono_us));
+                ring.submit();
+                self.timer_us = due_us;
+            }
+            // A failed sleep must not become a busy loop that nobody sees.
+            sleeper.sleep().await.expect("the eventfd of this shard can be read");
+            self.shell.wakeups += 1;
+            self.slept_us += clocks(self.started).mono_us - now.mono_us;
+        }
+        self.sockets.rings.iter_mut().for_each(Ring::mute);
+        self.wake.announce_awake();
+    }
+
+    fn has_mail_or_work(&mut self) -> bool {
+        !self.starved.is_empty()
+            || !self.jobs.is_empty()
+            || self.inbox.iter().any(|link| !link.is_empty())
+            || self.sockets.rings.iter_mut().any(Ring::has_work)
+    }
+
+    pub(super) fn timer_fired(&mut self) {
+        self.timer_us = u64::MAX;
+    }
+}
+
+/// Reads both clocks. The monotonic one starts one second in, so that tick 0 is never now.
+pub(super) fn clocks(started: Instant) -> Now {
+    let mono_us = started.elapsed().as_micros() as u64 + 1_000_000;
+    let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Now { mono_us, wall_ms: wall.as_millis() as u64 }
+}

@@ -1,0 +1,120 @@
+//! Completions, translated into calls of the engine.
+
+use std::io;
+use std::net::SocketAddr;
+
+use uproar_engine::table::Id;
+use uproar_engine::time::Now;
+use uproar_ring::{Buffer, Event, Slot};
+
+use crate::shard::driver::Driver;
+
+impl Driver {
+    /// Handles one completion of `ring`.
+    pub(super) fn handle(&mut self, now: Now, ring: usize, event: Event) {
+        match event {
+            Event::Accepted { lane, slot, peer } => {
+                self.accepting.ended(ring, lane);
+                self.sockets.accepting(ring, -1);
+                // A failed accept (the peer gave up, the table is full) is tried again by the
+                // next refill, which looks at the free slots.
+                if let Ok(slot) = slot {
+                    self.accepted(now, ring, slot, peer);
+                }
+            }
+            Event::Read { key, result } => {
+                self.read_ended(now, ring, Id::from_bits(key.bits()), result);
+            }
+            Event::Readable { key, armed, failed } => {
+                let id = Id::from_bits(key.bits());
+                let Some(place) = self.sockets.get(id) else { return };
+                place.is_watched = armed;
+                if failed {
+                    return self.engine.failed(now, id);
+                }
+                self.sockets.read_now(id);
+                if !armed {
+                    self.sockets.watch(id);
+                }
+            }
+            Event::Writable { key } => {
+                let id = Id::from_bits(key.bits());
+                if let Some(place) = self.sockets.get(id) {
+                    place.awaits_writable = false;
+                    self.engine.writable(now, id);
+                }
+            }
+            Event::Cancelled { .. } => {}
+            Event::Closed { .. } => self.sockets.freed(ring),
+            Event::SlotSent { key, result } => {
+                let id = Id::from_bits(key.bits());
+                match result {
+                    Ok(()) => self.engine.moved(id),
+                    Err(_) => self.engine.move_failed(now, id),
+                }
+            }
+            Event::Arrived { token, slot } => {
+                self.sockets.filled(ring);
+                let id = self.engine.arrived(now, token.bits());
+                self.sockets.put(id, ring, slot);
+            }
+            Event::Installed { key, fd } => self.hand_over(Id::from_bits(key.bits()), fd),
+            Event::Timer => self.timer_fired(),
+        }
+    }
+
+    fn accepted(&mut self, now: Now, ring: usize, slot: Slot, peer: Option<SocketAddr>) {
+        self.sockets.filled(ring);
+        let same_address = match peer {
+            Some(peer) if self.counts_addresses => self.node.add_address(peer.ip()),
+            _ => 0,
+        };
+        let id = self.engine.accept(now, peer, same_address);
+        if same_address > 0
+            && let Some(peer) = peer
+        {
+            self.addresses.insert(id.index, peer.ip());
+        }
+        self.sockets.put(id, ring, slot);
+        self.sockets.read(id);
+    }
+
+    fn read_ended(
+        &mut self,
+        now: Now,
+        ring: usize,
+        id: Id,
+        result: io::Result<Option<Buffer>>,
+    ) {
+        let is_known = self.sockets.get(id).map(|place| place.is_reading = false).is_some();
+        match result {
+            Ok(Some(buffer)) => {
+                if is_known {
+                    let ring = &mut self.sockets.rings[ring];
+                    let may_be_more = buffer.len() == ring.buffer_bytes();
+                    self.engine.received(now, id, ring.bytes(&buffer));
+                    let is_watched = self.sockets.get(id).is_some_and(|place| place.is_watched);
+                    if may_be_more && is_watched {
+                        self.sockets.read_now(id);
+                    }
+                }
+                self.sockets.rings[ring].recycle(buffer);
+            }
+            Ok(None) => self.engine.ended(now, id),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.raw_os_error() == Some(NO_BUFFERS) => {
+                self.shell.buffers_exhausted += 1;
+                if self.sockets.get(id).is_some_and(|place| !place.is_watched) {
+                    // A read that was waiting for its first bytes.
+                    self.sockets.read(id);
+                } else {
+                    self.starved.push(id);
+                }
+            }
+            Err(_) => self.engine.failed(now, id),
+        }
+    }
+}
+
+/// `ENOBUFS` (errno 105 on Linux): every provided buffer is out.
+const NO_BUFFERS: i32 = 105;

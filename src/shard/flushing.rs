@@ -1,0 +1,59 @@
+//! A chunk of the engine's sends, submitted ring by ring.
+
+use std::io;
+
+use uproar_engine::engine::Source;
+use uproar_engine::time::Now;
+use uproar_ring::{Outgoing, Slot};
+
+use crate::shard::driver::Driver;
+
+impl Driver {
+    /// Sends the next chunk. False when there was nothing to send.
+    pub(super) fn flush(&mut self, now: Now) -> bool {
+        if !self.engine.has_work() && self.engine.due_us(now) > now.mono_us {
+            return false;
+        }
+        self.engine.next_chunk(now, &mut self.chunk);
+        if self.chunk.deliveries.is_empty() {
+            return false;
+        }
+        let began = std::time::Instant::now();
+        let mut failures = Vec::new();
+        for ring in 0..self.sockets.rings.len() {
+            self.send_on(ring, &mut failures);
+        }
+        let spent_us = began.elapsed().as_micros() as u64;
+        self.engine.settle(now, &self.chunk, &mut failures, spent_us);
+        true
+    }
+
+    /// Sends the part of the chunk whose sockets are in `ring`.
+    fn send_on(&mut self, ring: usize, failures: &mut Vec<(u32, io::Result<usize>)>) {
+        let chunk = &self.chunk;
+        let mut indices = Vec::with_capacity(chunk.deliveries.len());
+        let mut sends: Vec<(Slot, Outgoing<'_>)> = Vec::with_capacity(chunk.deliveries.len());
+        for (index, delivery) in chunk.deliveries.iter().enumerate() {
+            let (at, slot) = self.sockets.locate(delivery.id);
+            if at != ring {
+                continue;
+            }
+            let bytes = match delivery.source {
+                Source::Log { segment, start, len, .. } => {
+                    Outgoing::from_words(chunk.segment(segment).words(), start, len)
+                }
+                Source::Private { start, len } => Outgoing::from_slice(chunk.private(start, len)),
+            };
+            indices.push(index as u32);
+            sends.push((slot, bytes));
+        }
+        if sends.is_empty() {
+            return;
+        }
+        let first = failures.len();
+        self.sockets.rings[ring].send_all(sends.into_iter(), failures);
+        for (index, _) in &mut failures[first..] {
+            *index = indices[*index as usize];
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! What shards share: their links, where to send sockets, and the two counts of the whole node.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crossbeam::queue::ArrayQueue;
+use std::collections::HashMap;
+use uproar_engine::mesh::MeshMessage;
+use uproar_ring::{RingAddress, Waker};
+
+/// A bounded queue from one shard to another.
+pub(super) type Link = Arc<ArrayQueue<MeshMessage>>;
+
+/// One of a shard's rings, as others see it.
+#[derive(Debug)]
+pub(super) struct Door {
+    /// Where to send sockets.
+    pub(super) address: RingAddress,
+    /// Free slots when its shard last looked.
+    pub(super) free: AtomicU32,
+}
+
+/// One shard, as others see it.
+#[derive(Debug)]
+pub(super) struct Neighbour {
+    /// Its rings.
+    pub(super) doors: Vec<Door>,
+    /// Wakes it.
+    pub(super) waker: Waker,
+}
+
+impl Neighbour {
+    /// The ring with the most free slots. It may be full all the same; the kernel will say so.
+    pub(super) fn roomiest(&self) -> RingAddress {
+        let door = self.doors.iter().max_by_key(|door| door.free.load(Ordering::Relaxed));
+        door.expect("a shard has at least one ring").address
+    }
+}
+
+/// Counts of the whole node.
+#[derive(Debug, Default)]
+pub(super) struct Node {
+    /// Live connections.
+    pub(super) connections: AtomicU32,
+    /// When each shard last looked for work, in milliseconds since the node started; 0: never.
+    pub(super) turned_ms: Vec<AtomicU64>,
+    /// Connections by address, kept only while the per-address limit is on.
+    addresses: Mutex<HashMap<IpAddr, u32>>,
+}
+
+impl Node {
+    /// The counts of a node with `shards` shards.
+    pub(super) fn new(shards: usize) -> Self {
+        Self { turned_ms: (0..shards).map(|_| AtomicU64::new(0)).collect(), ..Self::default() }
+    }
+
+    /// One more connection from `address`; how many there are now.
+    pub(super) fn add_address(&self, address: IpAddr) -> u32 {
+        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = addresses.entry(address).or_default();
+        *count += 1;
+        *count
+    }
+
+    /// One fewer.
+    pub(super) fn remove_address(&self, address: IpAddr) {
+        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = addresses.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                addresses.remove(&address);
+            }
+        }
+    }
+}
