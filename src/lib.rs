@@ -1,3 +1,6 @@
 //! `uproar`: a broadcast server for the live comments of a live event.
+pub mod cli;
+pub mod config;
+pub mod control;
 pub mod link;
 pub mod shard;

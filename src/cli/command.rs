@@ -1,0 +1,151 @@
+//! What clap knows: the subcommands, and a flag for each row of the configuration table.
+//!
+//! Flags are taken as text; the table judges them, so that a bad flag, variable and line of
+//! the file get the same sentence and the same exit code.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::builder::PathBufValueParser;
+use clap::{Arg, ArgMatches, Command, value_parser};
+
+use crate::config::{Kind, Setting, Sources, table};
+
+/// The whole command line.
+#[must_use]
+pub fn command() -> Command {
+    Command::new("uproar")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("A broadcast server for the live comments of a live event")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .max_term_width(100)
+        .subcommand(settings(Command::new("serve").about("Run a node")).after_help(
+            "Each setting is also a key of the file and a variable: --frame-bytes-max is \
+             frame_bytes_max and UPROAR_FRAME_BYTES_MAX. Flags win over variables, variables over \
+             the file. SIGTERM drains and ends; SIGHUP reads the file again.",
+        ))
+        .subcommand(tail())
+        .subcommand(post())
+        .subcommand(config())
+}
+
+/// What was typed: the flags of `serve` or `config show`, and the environment.
+pub(super) fn sources(
+    args: &ArgMatches,
+    variables: impl Iterator<Item = (OsString, OsString)>,
+) -> Sources {
+    let mut variables: Vec<(String, String)> = variables
+        .filter_map(|(name, text)| Some((name.into_string().ok()?, text)))
+        .filter(|(name, _)| name.starts_with("UPROAR_"))
+        // A value that is no text is no value of any setting, and is refused as what it is.
+        .map(|(name, text)| (name, text.to_string_lossy().into_owned()))
+        .collect();
+    variables.sort();
+    let named = variables.iter().position(|(name, _)| name == "UPROAR_CONFIG");
+    let named = named.map(|i| variables.remove(i).1).filter(|path| !path.is_empty());
+    let file = args.get_one::<PathBuf>("config").cloned().or(named.map(PathBuf::from));
+    let flag = |setting: &'static Setting| {
+        let text = args.get_one::<String>(setting.name)?;
+        Some((setting.name, text.clone()))
+    };
+    Sources { file, variables, flags: table().filter_map(flag).collect() }
+}
+
+fn settings(command: Command) -> Command {
+    let file = Arg::new("config")
+        .long("config")
+        .value_name("FILE")
+        .value_parser(PathBufValueParser::new())
+        .help("The configuration file (UPROAR_CONFIG); none by default");
+    table().fold(command.arg(file), |command, setting| command.arg(flag(setting)))
+}
+
+fn flag(setting: &'static Setting) -> Arg {
+    let first_sentence = setting.help.split_inclusive(". ").next().unwrap_or(setting.help);
+    let arg = Arg::new(setting.name)
+        .long(setting.flag())
+        .value_name(setting.kind.placeholder())
+        .hide(setting.is_hidden)
+        .allow_hyphen_values(true)
+        .help_heading(setting.group)
+        .help(format!("{} [default: {}]", first_sentence.trim(), setting.default))
+        .long_help(setting.paragraph());
+    match setting.kind {
+        Kind::Switch => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
+        _ => arg,
+    }
+}
+
+fn url(default: &'static str) -> Arg {
+    Arg::new("url")
+        .long("url")
+        .value_name("URL")
+        .default_value(default)
+        .help("The node's public address")
+}
+
+fn event() -> Arg {
+    Arg::new("event").value_name("EVENT").required(true).help("The event's id")
+}
+
+fn tail() -> Command {
+    Command::new("tail")
+        .about("Print an event's comments as they come")
+        .arg(event())
+        .arg(url("ws://127.0.0.1:8080"))
+        .arg(
+            Arg::new("history")
+                .long("history")
+                .value_name("COMMENTS")
+                .value_parser(value_parser!(u32))
+                .help("Start with this many comments from before; the node decides if absent"),
+        )
+        .arg(
+            Arg::new("json")
+                .long("json")
+                .action(clap::ArgAction::SetTrue)
+                .help("Print each comment as the node sent it, one JSON object a line"),
+        )
+}
+
+fn post() -> Command {
+    Command::new("post")
+        .about("Post a comment to an event")
+        .arg(event())
+        .arg(Arg::new("text").value_name("TEXT").required(true).help("What to say"))
+        .arg(url("http://127.0.0.1:8080"))
+        .arg(Arg::new("user").long("user").value_name("ID").help("Who says it"))
+        .arg(Arg::new("name").long("name").value_name("NAME").help("The name to show"))
+}
+
+fn config() -> Command {
+    let file = Arg::new("file")
+        .value_name("FILE")
+        .value_parser(PathBufValueParser::new())
+        .required(true)
+        .help("The file to check");
+    Command::new("config")
+        .about("Print, check and explain the configuration")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(Command::new("default").about("Print a commented file of all defaults"))
+        .subcommand(
+            Command::new("check")
+                .about("Check a file and print everything wrong with it")
+                .arg(file),
+        )
+        .subcommand(settings(
+            Command::new("show").about("Print the effective values and where each came from"),
+        ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clap_finds_no_fault() {
+        command().debug_assert();
+    }
+}

@@ -1,0 +1,93 @@
+//! The command line: `serve`, `tail`, `post`, `config`.
+//!
+//! Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 a usage
+//! error (clap's), 78 a configuration that cannot work (EX_CONFIG of sysexits.h).
+//!
+//! Not here: what a setting is (`config`), what a server does (`control`).
+
+mod command;
+mod config_command;
+mod post;
+mod tail;
+mod url;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::ArgMatches;
+
+use crate::config::Sources;
+use crate::control::{Ended, StartError, serve};
+pub use command::command;
+
+/// The configuration cannot work: EX_CONFIG of sysexits.h.
+pub const EXIT_CONFIG: u8 = 78;
+
+/// Why a client command failed, in words for the terminal.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Failure(String);
+
+impl From<io::Error> for Failure {
+    fn from(why: io::Error) -> Self {
+        Self(why.to_string())
+    }
+}
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let matches = command().get_matches();
+    match matches.subcommand() {
+        Some(("serve", args)) => run_server(command::sources(args, std::env::vars_os())),
+        Some(("config", args)) => config_command::run(args),
+        Some(("tail", args)) => finish(tail::run(&tail::Options::from_args(args))),
+        Some(("post", args)) => finish(post::run(&post::Options::from_args(args))),
+        _ => unreachable!("clap demands one of the subcommands"),
+    }
+}
+
+fn run_server(sources: Sources) -> ExitCode {
+    match serve(sources) {
+        Ok(Ended::Drained(_)) => ExitCode::SUCCESS,
+        Ok(Ended::AtOnce) => ExitCode::FAILURE,
+        Err(why) => {
+            complain(&why);
+            match why {
+                StartError::Config(_) | StartError::Host(_) => ExitCode::from(EXIT_CONFIG),
+                _ => ExitCode::FAILURE,
+            }
+        }
+    }
+}
+
+/// One line on stderr for each line of the reason.
+fn complain(why: &dyn std::fmt::Display) {
+    for line in why.to_string().lines() {
+        eprintln!("uproar: {line}");
+    }
+}
+
+fn finish(result: Result<(), Failure>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            complain(&why);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Writes a line to stdout; false when nobody reads it any more, which is a good end.
+fn print_line(line: &str) -> Result<bool, Failure> {
+    let mut stdout = io::stdout().lock();
+    match writeln!(stdout, "{line}").and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(true),
+        Err(why) if why.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(why) => Err(Failure(format!("cannot write to stdout: {why}"))),
+    }
+}
+
+fn required<'a>(args: &'a ArgMatches, name: &str) -> &'a str {
+    args.get_one::<String>(name).expect("clap demands it or has a default")
+}

@@ -1,0 +1,117 @@
+//! The engine's limits as settings: a row for each field of [`uproar_engine::limits::Limits`].
+//!
+//! The engine owns the meaning and the default of a limit; a test holds the defaults here
+//! equal to the engine's.
+
+use super::setting::{Kind, Reload, Setting};
+use super::value::Value;
+
+macro_rules! limits {
+    ($($group:literal { $($field:ident = $default:literal, $kind:expr, $help:literal;)* })*) => {
+        /// The rows of the engine's limits. All of them change live.
+        pub(super) static LIMITS: &[Setting] = &[$($(Setting {
+            name: stringify!($field),
+            group: $group,
+            kind: $kind,
+            default: $default,
+            reload: Reload::Live,
+            is_hidden: false,
+            help: $help,
+            assign: |config, text, kind| {
+                config.limits.$field = Value::parse(text, kind)?;
+                Ok(())
+            },
+            text: |config| Value::text(&config.limits.$field),
+        },)*)*];
+    };
+}
+
+const fn bytes(min: u64, max: u64) -> Kind {
+    Kind::Number { unit: "bytes", min, max }
+}
+
+const fn ms(min: u64, max: u64) -> Kind {
+    Kind::Number { unit: "ms", min, max }
+}
+
+const fn count(unit: &'static str, min: u64, max: u64) -> Kind {
+    Kind::Number { unit, min, max }
+}
+
+const DAY_MS: u64 = 86_400_000;
+const MIB: u64 = 1024 * 1024;
+
+limits! {
+    "Admission" {
+        connections_max = "55000", count("connections", 1, 10_000_000),
+            "Live connections on the node; more are answered 503 `full`. Each shard has sockets \
+             for all of them, so raising it past what was planned at start needs a restart.";
+        connections_per_address_max = "0", count("connections", 0, 10_000_000),
+            "Connections from one IP address; more are answered 429. 0 is no cap; behind a proxy, \
+             which is one address, leave it at 0.";
+        rooms_max = "65536", count("rooms", 1, 16_777_216),
+            "Rooms (events with viewers or retained comments) on the node, divided evenly among \
+             the shards; more are answered 503 `rooms_full`.";
+        handshake_bytes_max = "8192", bytes(1_024, 65_536),
+            "Size of a request head; more is answered 431.";
+        handshake_ms_max = "10000", ms(100, 600_000),
+            "Time from accept to a whole request; more is answered 408 and closed.";
+    }
+    "Messages and posts" {
+        frame_bytes_max = "16384", bytes(125, 64 * MIB),
+            "Payload of one WebSocket frame from a client; more is closed with 1009.";
+        message_bytes_max = "16384", bytes(125, 64 * MIB),
+            "Payload of one message from a client, all its frames together; more is closed with \
+             1009. What a connection is sending us is held in memory up to this size.";
+        comment_bytes_max = "2000", bytes(1, 16_384),
+            "Text of one comment in UTF-8; more is refused with `too_long`.";
+        posts_per_sec_connection = "5", count("posts/s", 0, 1_000_000),
+            "Sustained posts a second over one connection, with a burst of two seconds' worth; \
+             more are refused with `rate_limited`. 0 is no cap.";
+        posts_per_sec_event = "200", count("posts/s", 0, 10_000_000),
+            "Sustained posts a second into one event, with a burst of two seconds' worth; more \
+             are refused with `rate_limited`. 0 is no cap.";
+    }
+    "Logs of rooms" {
+        log_bytes_max = "67108864", bytes(MIB, 1024 * 1024 * MIB),
+            "All retained comments of the node in memory, divided evenly among the shards; beyond \
+             it the coldest rooms lose their oldest comments.";
+        room_log_bytes_max = "4194304", bytes(65_536, 1024 * MIB),
+            "Retained comments of one room, all codecs together; the oldest go first.";
+        room_log_frames_max = "8192", count("frames", 16, 1_048_576),
+            "Retained comments of one room; the oldest go first. It is also how far a slow viewer \
+             may fall behind.";
+        room_idle_ms_max = "300000", ms(1_000, 30 * DAY_MS),
+            "An event without viewers and new comments for this long is forgotten.";
+        history_frames = "50", count("frames", 0, 65_536),
+            "Comments that a joining viewer gets when it does not say how many.";
+        history_frames_max = "500", count("frames", 0, 65_536),
+            "The most comments a joining viewer may ask for, and a REST page may hold.";
+    }
+    "Slow and silent viewers" {
+        lag_policy = "skip", Kind::Choice(&["skip", "evict"]),
+            "What happens to a viewer that falls out of its room's log: `skip` moves it ahead and \
+             announces the gap, `evict` closes it with 4000.";
+        stall_ms_max = "30000", ms(1_000, DAY_MS),
+            "A viewer with bytes waiting that accepts none for this long is evicted.";
+        private_queue_bytes_max = "65536", bytes(4_096, 16 * MIB),
+            "Bytes waiting for one connection alone (acks, errors, pongs); more closes it with \
+             1008.";
+        keepalive_ms = "50000", ms(0, DAY_MS),
+            "Silence after which a connection is pinged; two silent intervals end it. Keep it \
+             under the idle time-out of proxies on the way (often 60 s). 0 is no keepalive.";
+        close_ms_max = "5000", ms(100, 600_000),
+            "Time for a peer to answer our close frame; then the socket is closed anyway.";
+    }
+    "Fan-out" {
+        spread_subscribers_min = "4096", count("subscribers", 1, 10_000_000),
+            "Subscribers of one room on one shard beyond which new ones are placed on other \
+             shards.";
+        cpu_target_percent = "70", count("percent", 10, 100),
+            "CPU use of a shard's core that the governor aims for: above it, comments wait a \
+             little and leave together.";
+        coalesce_ms_max = "250", ms(0, 10_000),
+            "The longest the governor lets comments wait to leave together; a bound on the \
+             latency it may add.";
+    }
+}

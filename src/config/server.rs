@@ -1,0 +1,112 @@
+//! The settings of the process: addresses, CPUs, sockets, drain, logs.
+//!
+//! One row is the whole truth about a setting: field, type, default, what it may hold,
+//! whether SIGHUP changes it, and its help text. The macro makes the struct and the rows.
+
+use std::net::SocketAddr;
+
+use tracing::level_filters::LevelFilter;
+
+use super::setting::{Kind, Reload, Setting};
+use super::value::{CpuList, LogFormat, Value};
+
+macro_rules! server_settings {
+    ($($group:literal { $($field:ident: $type:ty = $default:literal, $kind:expr, $reload:ident,
+        $(hidden $hidden:literal,)? $help:literal;)* })*) => {
+        /// The resolved settings of the process.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct Server {
+            $($(#[doc = $help] pub $field: $type,)*)*
+        }
+
+        impl Default for Server {
+            fn default() -> Self {
+                let invariant = "every default passes its own row";
+                Self { $($($field: Value::parse($default, &$kind).expect(invariant),)*)* }
+            }
+        }
+
+        /// The rows of [`Server`].
+        pub(super) static SERVER: &[Setting] = &[$($(Setting {
+            name: stringify!($field),
+            group: $group,
+            kind: $kind,
+            default: $default,
+            reload: Reload::$reload,
+            is_hidden: false $(|| $hidden)?,
+            help: $help,
+            assign: |config, text, kind| {
+                config.server.$field = Value::parse(text, kind)?;
+                Ok(())
+            },
+            text: |config| Value::text(&config.server.$field),
+        },)*)*];
+    };
+}
+
+server_settings! {
+    "Addresses" {
+        listen: SocketAddr = "127.0.0.1:8080", Kind::Address, Restart,
+            "Where viewers connect: WebSocket, REST, /health and /ready. Everyone who reaches a \
+             non-loopback address may read and post, as there is no authentication yet.";
+        admin: Option<SocketAddr> = "127.0.0.1:8081", Kind::AddressOrOff, Restart,
+            "Where /metrics, /report and drain are served. It has no authentication: keep it on \
+             loopback or a private network. `off` disables it.";
+        node: Option<String> = "auto", Kind::NameOrAuto, Restart,
+            "The node's name in welcome frames, comment origins and logs. `auto` is the host name.";
+    }
+    "Processors and sockets" {
+        cpus: Option<CpuList> = "auto", Kind::CpusOrAuto, Restart,
+            "The CPUs that shards are pinned to, in this order. `auto` is every CPU this process \
+             may use (taskset, cgroup cpuset).";
+        shards: Option<u32> = "auto",
+            Kind::NumberOrAuto { unit: "shards", min: 1, max: 256 }, Restart,
+            "How many shards to run, each one thread pinned to one CPU. `auto` is one for each \
+             CPU of `cpus`; more shards than CPUs share them.";
+        rings_per_shard: u32 = "0",
+            Kind::Number { unit: "rings", min: 0, max: 256 }, Restart,
+            "Private io_uring rings of each shard. A ring holds at most RLIMIT_NOFILE sockets \
+             (and 32768), and everyone may be in one room, so every shard must be able to hold \
+             connections_max. 0 takes as many as that needs.";
+        mesh_messages_max: u32 = "4096",
+            Kind::Number { unit: "messages", min: 16, max: 1_048_576 }, Restart,
+            "Messages that may wait on the link from one shard to another. A full link delays \
+             hints and refuses posts with `overloaded`; it loses nothing.";
+        accept_backlog: u32 = "4096",
+            Kind::Number { unit: "connections", min: 1, max: 1_048_576 }, Restart,
+            "Connections that may wait in the kernel for a shard to accept them, per listener. \
+             The kernel caps it at net.core.somaxconn.";
+        send_buffer_bytes: u32 = "16384",
+            Kind::Number { unit: "bytes", min: 4_608, max: 16_777_216 }, Restart,
+            "SO_SNDBUF of each connection: what the kernel may hold for a viewer that does not \
+             read. More costs memory per stalled viewer, less makes sends short.";
+        user_timeout_ms: u32 = "30000",
+            Kind::Number { unit: "ms", min: 0, max: 3_600_000 }, Restart,
+            "TCP_USER_TIMEOUT: how long sent bytes may stay unacknowledged before the kernel \
+             ends the connection. 0 leaves it to the kernel (about 15 minutes).";
+        http_connections_max: u32 = "256",
+            Kind::Number { unit: "connections", min: 1, max: 16_384 }, Restart,
+            "Plain HTTP requests (REST, /health, /ready) served at the same time on the public \
+             port; more are answered 503.";
+    }
+    "Drain" {
+        drain_spread_ms: u32 = "5000",
+            Kind::Number { unit: "ms", min: 0, max: 3_600_000 }, Live,
+            "On SIGTERM or a drain request, connections are closed evenly over this time, so \
+             that reconnects do not hit the other nodes at once.";
+        drain_deadline_ms: u32 = "10000",
+            Kind::Number { unit: "ms", min: 100, max: 7_200_000 }, Live,
+            "On SIGTERM, the process ends after this time even if connections are left. Keep the \
+             service manager's stop time-out above it.";
+    }
+    "Logs" {
+        log_level: LevelFilter = "info",
+            Kind::Choice(&["off", "error", "warn", "info", "debug", "trace"]), Live,
+            "The least severe log lines to write.";
+        log_format: LogFormat = "auto", Kind::Choice(&["auto", "human", "json"]), Restart,
+            "How log lines look: `human`, `json` (one object a line), or `auto`, which is human \
+             on a terminal and JSON otherwise. Logs go to stderr.";
+        conformance_echo: bool = "false", Kind::Switch, Restart, hidden true,
+            "Test only: answer every message with itself instead of joining a room.";
+    }
+}

@@ -1,0 +1,93 @@
+//! What a node exports: every counter and gauge of the shards' reports, the process, and the
+//! node's own state, collected once and written as Prometheus text or as JSON.
+//!
+//! Names are `uproar_<noun>_<unit>[_total]` in base units; `process_*` are the names every
+//! client library uses. Labels are shard, reason, cause and code: never a room or a
+//! connection, whose number has no bound.
+
+mod exposition;
+mod process;
+mod shards;
+
+use uproar_engine::report::Report;
+
+use super::node::Node;
+use super::readiness::State;
+use exposition::{Family, Kind, Number};
+pub(super) use exposition::{json, text};
+
+/// Collects everything, asking each shard for a report.
+pub(super) async fn collect(node: &Node) -> Vec<Family> {
+    let reports = node.reports().await;
+    families(node, &reports)
+}
+
+/// All families, with the reports at hand; a shard that gave none is shown as down.
+#[must_use]
+pub(super) fn families(node: &Node, reports: &[Option<Report>]) -> Vec<Family> {
+    let mut families = node_families(node, reports);
+    let present: Vec<&Report> = reports.iter().flatten().collect();
+    families.extend(shards::families(&present));
+    families.extend(process::families());
+    families
+}
+
+fn node_families(node: &Node, reports: &[Option<Report>]) -> Vec<Family> {
+    let state = node.readiness.state();
+    let limits = node.limits();
+    let gauge = |name, help, value: u64| Family::single(name, Kind::Gauge, help, value.into());
+    let mut build = Family::new(
+        "uproar_build_info",
+        Kind::Gauge,
+        "Always 1; the label is the version of the server.",
+    );
+    build.sample(&[("version", env!("CARGO_PKG_VERSION").to_owned())], 1.into());
+    let mut not_ready = Family::new(
+        "uproar_not_ready",
+        Kind::Gauge,
+        "1 for the reason why /ready answers 503, 0 for the others.",
+    );
+    for reason in State::ALL.into_iter().filter(|&reason| reason != State::Ready) {
+        let is_reason = u64::from(reason == state);
+        not_ready.sample(&[("reason", reason.code().to_owned())], is_reason.into());
+    }
+    let mut up = Family::new(
+        "uproar_shard_up",
+        Kind::Gauge,
+        "1 if the shard answered this scrape, 0 if it is stuck; its other metrics are then absent.",
+    );
+    for (shard, report) in reports.iter().enumerate() {
+        up.sample(&[("shard", shard.to_string())], u64::from(report.is_some()).into());
+    }
+    vec![
+        build,
+        gauge(
+            "uproar_ready",
+            "1 if the node takes new viewers, 0 while starting, draining or full.",
+            u64::from(state == State::Ready),
+        ),
+        not_ready,
+        up,
+        gauge(
+            "uproar_connections_max",
+            "Configured limit of live connections on the node.",
+            limits.connections_max.into(),
+        ),
+        gauge(
+            "uproar_connections_fit",
+            "Connections that the rings made at start could hold.",
+            node.layout.connections_fit,
+        ),
+        gauge(
+            "uproar_log_bytes_max",
+            "Configured limit of all logs together.",
+            limits.log_bytes_max,
+        ),
+        Family::single(
+            "uproar_cpu_target_ratio",
+            Kind::Gauge,
+            "Busy share of a shard's core that the governor aims for, 0 to 1.",
+            Number::Permille(u64::from(limits.cpu_target_percent) * 10),
+        ),
+    ]
+}

@@ -1,0 +1,240 @@
+//! The table of shard metrics: one row a family, one sample a shard and label value.
+
+use uproar_engine::control::PostRefusal;
+use uproar_engine::report::{CloseCause, Histogram, Refusal, Report};
+
+use super::exposition::{Family, Kind, Number};
+
+/// How a row reads a report.
+enum Read {
+    Count(fn(&Report) -> u64),
+    Micros(fn(&Report) -> u64),
+    Permille(fn(&Report) -> u64),
+    /// One sample a value of the named label.
+    Each(&'static str, fn(&Report) -> Vec<(&'static str, u64)>),
+    Histogram(fn(&Report) -> &Histogram),
+}
+
+struct Row {
+    name: &'static str,
+    kind: Kind,
+    help: &'static str,
+    read: Read,
+}
+
+const fn counter(name: &'static str, help: &'static str, read: fn(&Report) -> u64) -> Row {
+    Row { name, kind: Kind::Counter, help, read: Read::Count(read) }
+}
+
+const fn gauge(name: &'static str, help: &'static str, read: fn(&Report) -> u64) -> Row {
+    Row { name, kind: Kind::Gauge, help, read: Read::Count(read) }
+}
+
+/// The order of [`uproar_engine::report::Counters::posts_refused`].
+const POST_REFUSALS: [PostRefusal; 7] = [
+    PostRefusal::BadCommand,
+    PostRefusal::BadText,
+    PostRefusal::TooLong,
+    PostRefusal::Empty,
+    PostRefusal::RateLimited,
+    PostRefusal::Overloaded,
+    PostRefusal::Draining,
+];
+
+fn refusals(report: &Report) -> Vec<(&'static str, u64)> {
+    Refusal::ALL.map(|r| (r.label(), report.counters.refusals[r as usize])).to_vec()
+}
+
+fn closes(report: &Report) -> Vec<(&'static str, u64)> {
+    CloseCause::ALL.map(|c| (c.label(), report.counters.closes[c as usize])).to_vec()
+}
+
+fn posts_refused(report: &Report) -> Vec<(&'static str, u64)> {
+    POST_REFUSALS.map(|r| (r.code(), report.counters.posts_refused[r as usize])).to_vec()
+}
+
+static ROWS: &[Row] = &[
+    // Connections.
+    gauge("uproar_connections", "Live WebSocket connections.", |r| r.connections),
+    gauge("uproar_handshakes", "Sockets that have not finished their request yet.", |r| {
+        r.handshakes
+    }),
+    counter("uproar_accepts_total", "Sockets accepted.", |r| r.counters.accepts),
+    counter("uproar_upgrades_total", "Upgrades answered 101.", |r| r.counters.upgrades),
+    counter("uproar_handovers_total", "Plain HTTP requests handed to the control plane.", |r| {
+        r.counters.handovers
+    }),
+    counter(
+        "uproar_handovers_refused_total",
+        "Plain HTTP requests answered 503 because too many waited for the control plane.",
+        |r| r.shell.handovers_refused,
+    ),
+    counter(
+        "uproar_moves_total",
+        "Sockets moved to the home shard of their room before the upgrade.",
+        |r| r.counters.moves,
+    ),
+    Row {
+        name: "uproar_upgrades_refused_total",
+        kind: Kind::Counter,
+        help: "Upgrades refused, by reason; full, rooms_full and overloaded mean that a limit was hit.",
+        read: Read::Each("reason", refusals),
+    },
+    Row {
+        name: "uproar_closes_total",
+        kind: Kind::Counter,
+        help: "Live connections ended, by cause; lag, stalled and queue_full are evictions of slow viewers.",
+        read: Read::Each("cause", closes),
+    },
+    counter("uproar_pings_total", "Keepalive pings sent.", |r| r.counters.pings),
+    // Comments and their fan-out.
+    counter("uproar_comments_total", "Comments appended to logs.", |r| r.counters.comments),
+    Row {
+        name: "uproar_posts_refused_total",
+        kind: Kind::Counter,
+        help: "Posts refused, by the code the author got.",
+        read: Read::Each("code", posts_refused),
+    },
+    counter(
+        "uproar_posts_deduplicated_total",
+        "Retried posts that were already in the log and got the first one's ack.",
+        |r| r.counters.posts_deduplicated,
+    ),
+    counter(
+        "uproar_deliveries_total",
+        "Comments handed to the kernel, one for each viewer and comment.",
+        |r| r.counters.deliveries,
+    ),
+    counter(
+        "uproar_log_writes_total",
+        "Writes that carried comments; deliveries divided by it is how well coalescing works.",
+        |r| r.counters.log_writes,
+    ),
+    counter("uproar_sent_bytes_total", "Bytes handed to the kernel, of all kinds.", |r| {
+        r.counters.bytes_sent
+    }),
+    counter("uproar_received_bytes_total", "Bytes received after the upgrade.", |r| {
+        r.counters.bytes_received
+    }),
+    counter(
+        "uproar_short_writes_total",
+        "Writes that the kernel took in part or not at all, because a viewer reads slowly.",
+        |r| r.counters.short_writes,
+    ),
+    gauge("uproar_blocked_connections", "Viewers whose socket buffer is full.", |r| r.blocked),
+    counter("uproar_gaps_total", "Gap notices sent to viewers that were too slow.", |r| {
+        r.counters.gaps
+    }),
+    counter("uproar_gap_comments_total", "Comments that viewers missed in announced gaps.", |r| {
+        r.counters.gap_comments
+    }),
+    counter("uproar_passes_total", "Finished passes over the subscribers of a room.", |r| {
+        r.counters.passes
+    }),
+    Row {
+        name: "uproar_pass_duration_seconds",
+        kind: Kind::Histogram,
+        help: "Duration of finished passes over the subscribers of a room.",
+        read: Read::Histogram(|r| &r.counters.pass_seconds),
+    },
+    gauge(
+        "uproar_pass_lag_frames_max",
+        "How far behind its room a viewer was at most when a pass reached it, in comments.",
+        |r| r.counters.pass_lag_frames_max,
+    ),
+    // Rooms, logs and memory.
+    gauge("uproar_rooms", "Rooms whose home is this shard.", |r| r.rooms),
+    gauge("uproar_room_replicas", "Copies here of rooms that spread from other shards.", |r| {
+        r.replicas
+    }),
+    counter("uproar_rooms_freed_total", "Rooms forgotten after room_idle_ms_max.", |r| {
+        r.counters.rooms_freed
+    }),
+    gauge("uproar_log_bytes", "Retained comments, in bytes of log memory.", |r| r.log_bytes),
+    counter(
+        "uproar_log_evicted_frames_total",
+        "Comments dropped from cold rooms because log_bytes_max was reached.",
+        |r| r.counters.log_evictions,
+    ),
+    gauge(
+        "uproar_private_queue_bytes",
+        "Bytes waiting in queues of single connections (acks, errors, pongs).",
+        |r| r.private_bytes,
+    ),
+    gauge(
+        "uproar_connection_memory_bytes",
+        "User-space memory that the shard holds for connections, without logs.",
+        |r| r.connection_bytes,
+    ),
+    gauge("uproar_draining", "1 while the shard is draining.", |r| u64::from(r.is_draining)),
+    // CPU and the governor.
+    gauge("uproar_shard_cpu", "The number of the CPU that the shard is pinned to.", |r| {
+        r.shell.cpu.into()
+    }),
+    Row {
+        name: "uproar_shard_cpu_seconds_total",
+        kind: Kind::Counter,
+        help: "CPU time of the shard's thread.",
+        read: Read::Micros(|r| r.shell.cpu_us),
+    },
+    Row {
+        name: "uproar_shard_busy_ratio",
+        kind: Kind::Gauge,
+        help: "Busy share of the shard's core as the governor sees it, softirq included, 0 to 1.",
+        read: Read::Permille(|r| r.shell.busy_permille.into()),
+    },
+    Row {
+        name: "uproar_governor_pause_ratio",
+        kind: Kind::Gauge,
+        help: "Pause the governor adds after a pass, as a multiple of the pass; 0 is no pause.",
+        read: Read::Permille(|r| r.pause_permille),
+    },
+    counter("uproar_shard_wakeups_total", "Times the shard slept and woke.", |r| r.shell.wakeups),
+    // Rings and mesh.
+    counter("uproar_ring_submits_total", "io_uring_enter calls that submitted something.", |r| {
+        r.shell.submits
+    }),
+    counter(
+        "uproar_ring_overflows_total",
+        "Completion-queue overflows; more than a few mean that the shard cannot keep up.",
+        |r| r.shell.cq_overflows,
+    ),
+    gauge("uproar_ring_slots", "Descriptor slots of all rings of the shard.", |r| r.shell.slots),
+    gauge("uproar_ring_slots_used", "Descriptor slots that hold a socket.", |r| r.shell.slots_used),
+    counter(
+        "uproar_ring_buffers_exhausted_total",
+        "Reads that found all buffers in use and were retried.",
+        |r| r.shell.buffers_exhausted,
+    ),
+    counter("uproar_mesh_messages_total", "Messages sent to other shards.", |r| r.shell.mesh_sent),
+    counter(
+        "uproar_mesh_full_total",
+        "Times a link to another shard was full and the message waited.",
+        |r| r.shell.mesh_full,
+    ),
+];
+
+/// Every family, with the samples of these shards.
+pub(super) fn families(reports: &[&Report]) -> Vec<Family> {
+    ROWS.iter().map(|row| family(row, reports)).collect()
+}
+
+fn family(row: &Row, reports: &[&Report]) -> Family {
+    let mut family = Family::new(row.name, row.kind, row.help);
+    for report in reports {
+        let shard = ("shard", report.shard.to_string());
+        match row.read {
+            Read::Count(read) => family.sample(&[shard], read(report).into()),
+            Read::Micros(read) => family.sample(&[shard], Number::Micros(read(report))),
+            Read::Permille(read) => family.sample(&[shard], Number::Permille(read(report))),
+            Read::Each(label, read) => {
+                for (value, count) in read(report) {
+                    let labels = [shard.clone(), (label, value.to_owned())];
+                    family.sample(&labels, count.into());
+                }
+            }
+            Read::Histogram(read) => family.histogram(&[shard], read(report)),
+        }
+    }
+    family
+}

@@ -1,0 +1,43 @@
+//! The control plane: everything that is not the hot path, on one thread with tokio.
+//!
+//! It starts the node, answers HTTP, watches the shards and ends the process. It may be slow
+//! or stuck; shards go on delivering without it. Each link to a shard is bounded and each
+//! question has a deadline.
+//!
+//! ```text
+//! start   serve -> host, layout, bind (activation), logging -> run
+//! HTTP    handover -> public, health, answer      admin -> metrics, drain
+//! while it runs   node (the shards' ports), readiness, reload, drain, systemd
+//! ```
+//!
+//! Not here: sockets of viewers (`shard`), rules about comments (the engine).
+
+mod activation;
+mod admin;
+mod answer;
+mod bind;
+mod drain;
+mod handover;
+mod health;
+mod host;
+mod layout;
+mod logging;
+mod metrics;
+mod node;
+mod public;
+mod readiness;
+mod reload;
+mod run;
+mod serve;
+mod systemd;
+
+pub use activation::ActivationError;
+pub use bind::{BindError, Bound, bind};
+pub use host::Host;
+pub use layout::{Layout, SLOTS_PER_RING_MAX, SLOTS_SPARE};
+pub use logging::LogLevel;
+pub use node::{ANSWER_MS_MAX, NoAnswer, Node};
+pub use readiness::{Readiness, State};
+pub use reload::{Change, changes};
+pub use run::{ControlPlane, Ended};
+pub use serve::{StartError, serve};

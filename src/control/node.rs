@@ -1,0 +1,127 @@
+//! The node as its control plane sees it: the shards' ports, the readiness, the live settings.
+//!
+//! Every question to a shard has a deadline, because a shard that stopped turning must not
+//! take the health checks down with it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::time::timeout;
+use uproar_engine::control::{Reply, Request};
+use uproar_engine::ids::EventId;
+use uproar_engine::limits::Limits;
+use uproar_engine::report::Report;
+
+use super::layout::Layout;
+use super::readiness::Readiness;
+use crate::config::Loaded;
+use crate::link::{ShardPort, Unreachable};
+
+/// How long a shard may take to answer before the asker is told that the node is overloaded.
+pub const ANSWER_MS_MAX: Duration = Duration::from_millis(3_000);
+
+/// What all parts of the control plane share.
+#[derive(Debug)]
+pub struct Node {
+    /// How shards and rings came out.
+    pub layout: Layout,
+    /// Whether new viewers are welcome.
+    pub readiness: Readiness,
+    /// When the node started.
+    pub started: Instant,
+    ports: Vec<ShardPort>,
+    loaded: Mutex<Arc<Loaded>>,
+}
+
+/// A shard gave no answer: it is gone, has too much to do, or was too slow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoAnswer {
+    /// See [`Unreachable`].
+    #[error(transparent)]
+    Unreachable(#[from] Unreachable),
+    /// The deadline passed.
+    #[error("the shard did not answer within {} s", ANSWER_MS_MAX.as_secs())]
+    Late,
+}
+
+impl Node {
+    /// A node over running shards, in the order of their numbers.
+    #[must_use]
+    pub fn new(loaded: Loaded, layout: Layout, ports: Vec<ShardPort>) -> Self {
+        assert_eq!(layout.cpus.len(), ports.len(), "every planned shard has a port");
+        Self {
+            layout,
+            readiness: Readiness::default(),
+            started: Instant::now(),
+            ports,
+            loaded: Mutex::new(Arc::new(loaded)),
+        }
+    }
+
+    /// The configuration in effect.
+    #[must_use]
+    pub fn loaded(&self) -> Arc<Loaded> {
+        Arc::clone(&self.loaded.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn set_loaded(&self, loaded: Loaded) {
+        *self.loaded.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(loaded);
+    }
+
+    /// The engine's limits in effect.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.loaded().config.limits.clone()
+    }
+
+    /// Asks the home shard of an event.
+    ///
+    /// # Errors
+    /// [`NoAnswer`]; whether a post was appended is then unknown, which is what `key` is for.
+    pub async fn ask_home(&self, event: &EventId, request: Request) -> Result<Reply, NoAnswer> {
+        let shards = u32::try_from(self.ports.len()).expect("shards are at most 256");
+        let home = home_shard(event.as_str(), shards) as usize;
+        ask(&self.ports[home], request).await
+    }
+
+    /// Asks every shard at once; the answers are in the order of the shards.
+    pub async fn ask_all(&self, request: impl Fn() -> Request) -> Vec<Result<Reply, NoAnswer>> {
+        let asked: Vec<_> = self
+            .ports
+            .iter()
+            .map(|port| {
+                let (port, request) = (port.clone(), request());
+                tokio::spawn(async move { ask(&port, request).await })
+            })
+            .collect();
+        let mut replies = Vec::with_capacity(asked.len());
+        for answer in asked {
+            replies.push(answer.await.expect("asking neither panics nor is aborted"));
+        }
+        replies
+    }
+
+    /// A report from each shard; `None` where a shard gave no answer.
+    pub async fn reports(&self) -> Vec<Option<Report>> {
+        let replies = self.ask_all(|| Request::Report).await;
+        replies
+            .into_iter()
+            .map(|reply| match reply {
+                Ok(Reply::Report(report)) => Some(*report),
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+async fn ask(port: &ShardPort, request: Request) -> Result<Reply, NoAnswer> {
+    match timeout(ANSWER_MS_MAX, port.request(request)).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(NoAnswer::Late),
+    }
+}
+
+/// The home shard of an event.
+fn home_shard(event: &str, shards: u32) -> u32 {
+    event.bytes().fold(0u32, |hash, b| hash.wrapping_mul(31).wrapping_add(b.into())) % shards
+}

@@ -1,0 +1,160 @@
+//! The public router: health, readiness, and the REST API of PROTOCOL.md.
+//!
+//! A handler translates and nothing more: the rules about comments are the engine's, on the
+//! event's home shard.
+
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Query, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::json;
+use uproar_engine::control::{Reply, Request};
+use uproar_engine::ids::{EventId, Position};
+
+use super::answer::{Refused, method_not_allowed, not_found};
+use super::health;
+use super::node::Node;
+
+/// A request body, in bytes: the largest comment, every byte of it escaped, and its labels.
+pub(super) const BODY_BYTES_MAX: usize = 128 * 1024;
+
+/// The router behind the public port.
+pub(super) fn router(node: Arc<Node>) -> Router {
+    Router::new()
+        .route("/health", get(health::health))
+        .route("/ready", get(health::ready))
+        .route("/v1/events/{event_id}", get(event))
+        .route("/v1/events/{event_id}/live", get(live))
+        .route("/v1/events/{event_id}/comments", get(comments).post(post))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(node)
+}
+
+/// The event of the path.
+struct Event(EventId);
+
+impl<S: Send + Sync> FromRequestParts<S> for Event {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+        let bad = |why: String| Refused::new(StatusCode::BAD_REQUEST, "bad_event", why);
+        let Path(text) = Path::<String>::from_request_parts(parts, state)
+            .await
+            .map_err(|why| bad(why.body_text()))?;
+        text.parse().map(Self).map_err(|why| bad(format!("{why}")))
+    }
+}
+
+async fn event(State(node): State<Arc<Node>>, Event(event): Event) -> Result<Response, Refused> {
+    let reply = node.ask_home(&event, Request::Event { event: event.clone() }).await?;
+    match reply {
+        Reply::Event { viewers, position, tail } => Ok(Json(json!({
+            "event": event.as_str(),
+            "viewers": viewers,
+            "position": position.to_string(),
+            "tail": tail,
+        }))
+        .into_response()),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// Shards serve upgrades themselves, so what arrives here is none they could take.
+async fn live() -> Response {
+    let message = "this path speaks WebSocket version 13 (RFC 6455)";
+    let refused = Refused::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", message);
+    let mut response = refused.into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+    response
+}
+
+/// Which comments.
+#[derive(Deserialize)]
+struct Page {
+    limit: Option<u32>,
+    before: Option<u64>,
+}
+
+async fn comments(
+    State(node): State<Arc<Node>>,
+    Event(event): Event,
+    page: Result<Query<Page>, QueryRejection>,
+) -> Result<Response, Refused> {
+    let Query(Page { limit, before }) = page.map_err(|why| Refused::bad_query(why.body_text()))?;
+    let limits = node.limits();
+    let limit = limit.unwrap_or(limits.history_frames).min(limits.history_frames_max);
+    match node.ask_home(&event, Request::Comments { event: event.clone(), limit, before }).await? {
+        Reply::Comments { comments, position } => Ok(page_body(&comments, position)),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// The comments are JSON already, the same bytes that viewers get.
+fn page_body(comments: &[Vec<u8>], position: Position) -> Response {
+    let mut body = b"{\"comments\":[".to_vec();
+    body.extend(comments.join(&b','));
+    body.extend(format!("],\"position\":\"{position}\"}}").into_bytes());
+    let json = HeaderValue::from_static("application/json");
+    ([(header::CONTENT_TYPE, json)], Body::from(body)).into_response()
+}
+
+/// The body of a post. Unknown fields are ignored, as everywhere in the protocol.
+#[derive(Deserialize)]
+struct NewComment {
+    user: Option<Box<str>>,
+    name: Option<Box<str>>,
+    text: Box<str>,
+    key: Option<Box<str>>,
+}
+
+async fn post(
+    State(node): State<Arc<Node>>,
+    Event(event): Event,
+    body: Result<Bytes, axum::extract::rejection::BytesRejection>,
+) -> Result<Response, Refused> {
+    let body = body.map_err(|why| match why.status() {
+        status @ StatusCode::PAYLOAD_TOO_LARGE => {
+            Refused::new(status, "too_long", format!("a body is at most {BODY_BYTES_MAX} bytes"))
+        }
+        status => Refused::new(status, "bad_request", why.body_text()),
+    })?;
+    let NewComment { user, name, text, key } = serde_json::from_slice(&body).map_err(|why| {
+        let message = format!("the body is not {{\"text\":\"…\"}} as PROTOCOL.md has it: {why}");
+        Refused::new(StatusCode::BAD_REQUEST, "bad_command", message)
+    })?;
+    let request = Request::Post { event: event.clone(), user, name, text, key };
+    match node.ask_home(&event, request).await? {
+        Reply::Posted { id, position } => {
+            let body = json!({
+                "id": id.to_string(),
+                "offset": position.offset,
+                "position": position.to_string(),
+            });
+            Ok((StatusCode::CREATED, Json(body)).into_response())
+        }
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// The refusals that any request may meet.
+fn unexpected(reply: &Reply) -> Refused {
+    match reply {
+        Reply::Refused(why) => (*why).into(),
+        Reply::NoSuchEvent => {
+            let message = "nobody watches this event and nothing of it is retained";
+            Refused::new(StatusCode::NOT_FOUND, "no_such_event", message)
+        }
+        other => unreachable!("the engine answered a request with another's reply: {other:?}"),
+    }
+}

@@ -1,0 +1,173 @@
+//! The control plane's own loop: signals, the poll of the shards, the routers.
+//!
+//! One thread, tokio's current-thread runtime. Whatever happens here, shards go on serving.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{error, info, warn};
+
+use super::logging::LogLevel;
+use super::node::Node;
+use super::readiness::State;
+use super::{admin, drain, handover, public, reload, systemd};
+use crate::config::Sources;
+use crate::link::Handover;
+
+/// How often the shards are asked for reports, at least: the age of "full" and of STATUS.
+const POLL: Duration = Duration::from_secs(1);
+
+/// Everything the control plane runs with.
+#[derive(Debug)]
+pub struct ControlPlane {
+    /// The node over its shards.
+    pub node: Arc<Node>,
+    /// The admin port, if it is on.
+    pub admin: Option<TcpListener>,
+    /// Plain HTTP from the shards.
+    pub handovers: mpsc::Receiver<Handover>,
+    /// What SIGHUP reads again.
+    pub sources: Sources,
+    /// What SIGHUP may change about the log.
+    pub log: LogLevel,
+}
+
+/// How the process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Drained, with this many connections left at the deadline.
+    Drained(u64),
+    /// By a second signal.
+    AtOnce,
+}
+
+/// The signals that ask the process to end.
+struct EndSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl EndSignals {
+    fn new() -> std::io::Result<Self> {
+        let terminate = signal(SignalKind::terminate())?;
+        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// The next of them.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+impl ControlPlane {
+    /// Serves until a signal ends the process.
+    ///
+    /// # Errors
+    /// When the runtime, the signal handlers or the admin port cannot be set up.
+    pub fn run(self) -> std::io::Result<Ended> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(self.serve())
+    }
+
+    async fn serve(self) -> std::io::Result<Ended> {
+        let Self { node, admin, handovers, sources, log } = self;
+        let mut end = EndSignals::new()?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        let http_connections_max = node.loaded().config.server.http_connections_max as usize;
+        let router = public::router(Arc::clone(&node));
+        tokio::spawn(handover::serve(handovers, router, http_connections_max));
+        if let Some(admin) = admin {
+            admin.set_nonblocking(true)?;
+            let admin = tokio::net::TcpListener::from_std(admin)?;
+            let router = admin::router(Arc::clone(&node));
+            tokio::spawn(async move {
+                if let Err(why) = axum::serve(admin, router).await {
+                    error!(%why, "the admin port is closed; everything else goes on");
+                }
+            });
+        }
+        tokio::spawn(watch(Arc::clone(&node)));
+        node.readiness.start();
+        systemd::ready("ready");
+        info!("ready");
+
+        let signal = loop {
+            tokio::select! {
+                signal = end.next() => break signal,
+                _ = hangup.recv() => {
+                    systemd::reloading();
+                    reload::reload(&node, &sources, &log).await;
+                    systemd::ready(node.readiness.state().code());
+                }
+            }
+        };
+        node.readiness.end();
+        let server = &node.loaded().config.server;
+        info!(
+            signal,
+            spread_ms = server.drain_spread_ms,
+            deadline_ms = server.drain_deadline_ms,
+            "draining; a second signal ends the process at once"
+        );
+        tokio::select! {
+            left = drain::until_empty(&node) => {
+                match left {
+                    0 => info!("drained, ending"),
+                    left => warn!(connections = left, "the drain deadline is over, ending"),
+                }
+                Ok(Ended::Drained(left))
+            }
+            signal = end.next() => {
+                warn!(signal, "a second signal, ending at once");
+                Ok(Ended::AtOnce)
+            }
+        }
+    }
+}
+
+/// Polls the shards: readiness, STATUS and the watchdog follow from their answers.
+async fn watch(node: Arc<Node>) {
+    let watchdog = systemd::watchdog();
+    let mut tick = interval(watchdog.map_or(POLL, |limit| POLL.min(limit / 3)));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut were_stuck = Vec::new();
+    loop {
+        tick.tick().await;
+        let reports = node.reports().await;
+        let stuck: Vec<usize> = (0..reports.len()).filter(|&i| reports[i].is_none()).collect();
+        if stuck != were_stuck {
+            match stuck.as_slice() {
+                [] => info!("all shards answer again"),
+                shards => error!(?shards, "these shards do not answer"),
+            }
+            were_stuck.clone_from(&stuck);
+        }
+        if !stuck.is_empty() {
+            continue;
+        }
+        if watchdog.is_some() {
+            systemd::alive();
+        }
+        let connections: u64 = reports.iter().flatten().map(|r| r.connections).sum();
+        let rooms: u64 = reports.iter().flatten().map(|r| r.rooms).sum();
+        let was = node.readiness.state();
+        node.readiness.set_full(connections >= u64::from(node.limits().connections_max));
+        let state = node.readiness.state();
+        match (was, state) {
+            (State::Ready, State::Full) => warn!(connections, "full; new viewers get 503"),
+            (State::Full, State::Ready) => info!(connections, "no longer full"),
+            _ => {}
+        }
+        if state != State::Draining {
+            let state = state.code();
+            systemd::status(&format!("{state}, {connections} connections, {rooms} rooms"));
+        }
+    }
+}

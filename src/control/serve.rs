@@ -1,0 +1,92 @@
+//! `uproar serve`, from what was typed to a running node.
+//!
+//! Nothing is bound before the whole configuration is good, and nothing starts before
+//! everything is bound.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use super::bind::{self, BindError, Bound};
+use super::host::Host;
+use super::layout::Layout;
+use super::logging;
+use super::node::Node;
+use super::run::{ControlPlane, Ended};
+use crate::config::{Loaded, Problem, Problems, Sources};
+use crate::link::HANDOVERS_MAX;
+use crate::shard::{self, LaunchError, Plan};
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration is wrong in itself.
+    #[error("{0}")]
+    Config(#[from] Problems),
+    /// The configuration does not fit this host.
+    #[error("{0}")]
+    Host(Problem),
+    /// A port could not be had.
+    #[error("{0}")]
+    Bind(#[from] BindError),
+    /// The kernel refused the shards something.
+    #[error("{0}")]
+    Launch(#[from] LaunchError),
+    /// The control plane's own thread could not be set up.
+    #[error("the control plane cannot start: {0}")]
+    Control(#[from] std::io::Error),
+}
+
+/// Runs a node until a signal ends it.
+///
+/// # Errors
+/// [`StartError`] when it did not start.
+pub fn serve(sources: Sources) -> Result<Ended, StartError> {
+    let loaded = sources.load()?;
+    let host = Host::observe();
+    let layout = Layout::new(&loaded, &host).map_err(StartError::Host)?;
+    let bound = bind::bind(&loaded.config.server, layout.cpus.len())?;
+    let log = logging::start(&loaded.config.server);
+    announce(&loaded, &layout, &bound);
+
+    let Bound { listeners, listen: _, admin } = bound;
+    let (sender, handovers) = mpsc::channel(HANDOVERS_MAX);
+    let plan = Plan {
+        node: layout.node.clone(),
+        cpus: layout.cpus.clone(),
+        rings_per_shard: layout.rings_per_shard as usize,
+        slots_per_ring: layout.slots_per_ring,
+        listeners,
+        limits: loaded.config.limits.clone(),
+        mesh_messages_max: loaded.config.server.mesh_messages_max as usize,
+        conformance_echo: loaded.config.server.conformance_echo,
+    };
+    let shards = shard::launch(plan, sender)?;
+    let node = Arc::new(Node::new(loaded, layout, shards.ports));
+    Ok(ControlPlane { node, admin, handovers, sources, log }.run()?)
+}
+
+/// The resolved plan, in the log, before the shards start.
+fn announce(loaded: &Loaded, layout: &Layout, bound: &Bound) {
+    for warning in loaded.warnings.iter().chain(&layout.warnings) {
+        warn!("{warning}");
+    }
+    let Layout { node, cpus, rings_per_shard, slots_per_ring, connections_fit, .. } = layout;
+    let admin = bound.admin.as_ref().and_then(|admin| admin.local_addr().ok());
+    let admin = admin.map_or_else(|| "off".to_owned(), |addr| addr.to_string());
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        node,
+        listen = %bound.listen,
+        admin,
+        shards = cpus.len(),
+        ?cpus,
+        rings_per_shard,
+        slots_per_ring,
+        connections_fit,
+        connections_max = loaded.config.limits.connections_max,
+        "starting"
+    );
+    info!(limits = ?loaded.config.limits, "limits");
+}
