@@ -128,11 +128,11 @@ fn offender(
     outcomes
 }
 
-fn connect(server: SocketAddrV4, number: u64) -> std::io::Result<TcpStream> {
+fn connect(server: SocketAddrV4, salt: u32, number: u64) -> std::io::Result<TcpStream> {
     let socket = net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
-    // Addresses 127.0.200.x and on, apart from the fleet's.
+    // Rounds apart from the fleet's.
     let spread = usize::try_from(number % 20).expect("under 20");
-    net::bind(&socket, &SocketAddrV4::new(socket::source(0, 200 + spread), 0))?;
+    net::bind(&socket, &SocketAddrV4::new(socket::source(salt, 200 + spread, 0), 0))?;
     net::connect(&socket, &server)?;
     let stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(ANSWER_WAIT))?;
@@ -142,7 +142,7 @@ fn connect(server: SocketAddrV4, number: u64) -> std::io::Result<TcpStream> {
 
 /// Commits one act; what came of it, and the socket where it is to be left hanging.
 fn commit(plan: &Plan, act: Act, number: u64) -> std::io::Result<(String, Option<TcpStream>)> {
-    let mut stream = connect(plan.target.server, number)?;
+    let mut stream = connect(plan.target.server, plan.salt, number)?;
     let room = format!("{}-churn-{}", plan.target.prefix, number % 499);
     let path = plan.target.path.replace("{room}", &room);
     let request = wire::upgrade_request("field", &path);
@@ -160,7 +160,7 @@ fn commit(plan: &Plan, act: Act, number: u64) -> std::io::Result<(String, Option
             let _ = stream.write_all(&[b'x'; 20_000]);
         }
         Act::BadEvent => {
-            stream.write_all(&wire::upgrade_request("field", "/v1/events/a%2Fb/live"))?
+            stream.write_all(&wire::upgrade_request("field", "/v1/events/a%2Fb/live"))?;
         }
         Act::PlainHealth => {
             stream

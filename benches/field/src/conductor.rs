@@ -99,7 +99,8 @@ fn reports(workers: &mut [Worker]) -> Result<Report, Failure> {
 
 fn plan(target: &Target, seconds: f64, linger: f64, stalled: f64) -> Plan {
     let target = target.clone();
-    Plan { role: Role::Viewers, target, first: 0, count: 0, seconds, linger, stalled }
+    let salt = std::process::id();
+    Plan { role: Role::Viewers, target, salt, first: 0, count: 0, seconds, linger, stalled }
 }
 
 fn print(value: &Value) -> Result<(), Failure> {

@@ -144,7 +144,7 @@ impl Fleet {
             let index = self.next;
             self.next += 1;
             let round = self.first_round() + self.round;
-            let source = socket::source(self.plan.first + index, round);
+            let source = socket::source(self.plan.salt, round, self.plan.first + index);
             let connection = &mut self.connections[index];
             let started =
                 socket::connect(self.plan.target.server, source, connection.seat.is_stalled);

@@ -20,6 +20,8 @@ pub(crate) enum Role {
 pub(crate) struct Plan {
     pub(crate) role: Role,
     pub(crate) target: Target,
+    /// Tells the source addresses of this run from those of others.
+    pub(crate) salt: u32,
     /// The worker's own share: numbers of connections, counted over the fleet.
     pub(crate) first: usize,
     pub(crate) count: usize,
@@ -106,7 +108,7 @@ mod tests {
             prefix: "p".into(),
             plain: false,
         };
-        Plan { role, target, first, count, seconds: 2.5, linger: 1.0, stalled: 0.1 }
+        Plan { role, target, salt: 1, first, count, seconds: 2.5, linger: 1.0, stalled: 0.1 }
     }
 
     #[test]
