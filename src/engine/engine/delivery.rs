@@ -269,16 +269,17 @@ impl Engine {
         let Some(room) = self.rooms.table.get_mut(key.room) else { return };
         let Some(feed) = room.feed_mut(key.codec()) else { return };
         let pass = feed.pass.take().expect("the pass that ended was under way");
+        let cost_us = self.fanout.cost_us(&pass);
         if pass.sends > 0 {
             self.counters.passes += 1;
-            self.counters.pass_seconds.observe(now.mono_us - pass.began_us);
+            // A pass of one chunk ends within the turn that it began in.
+            self.counters.pass_seconds.observe((now.mono_us - pass.began_us).max(cost_us));
             let worst = &mut self.counters.pass_lag_frames_max;
             *worst = (*worst).max(pass.lag_frames_max);
         }
         if !is_derived {
             return self.fanout.again(key);
         }
-        let cost_us = self.fanout.cost_us(&pass);
         let pause_us = self.governor.pause_us(cost_us, self.limits.coalesce_ms_max);
         feed.rest_until_us = now.mono_us + pause_us;
         feed.phase = room::Phase::Idle;
