@@ -162,12 +162,14 @@ impl Driver {
             has_worked |= !events.is_empty();
             for event in events.drain(..) {
                 self.handle(now, ring, event);
+                // Before the next event: it may be an accept that takes the place of a connection
+                // that this one ended.
+                self.do_outputs(now);
             }
             self.events = events;
         }
         // What the events asked for goes to the kernel in one submission a ring; reads that can
         // end at once are in the completion queue for the next turn.
-        self.do_outputs(now);
         self.sockets.rings.iter_mut().for_each(Ring::submit);
         has_worked
     }
