@@ -238,7 +238,7 @@ impl Engine {
         let feed = room.feed_mut(upgrade.codec).expect("the feed was opened before");
         let tail = feed.log.tail();
         let resumed = upgrade.since.filter(|since| {
-            let is_kept = since.offset + 1 >= tail && since.offset <= head.offset;
+            let is_kept = since.offset <= head.offset && since.offset + 1 >= tail;
             since.epoch == head.epoch && is_kept
         });
         let cursor = match (resumed, upgrade.since) {
