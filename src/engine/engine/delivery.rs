@@ -213,8 +213,8 @@ impl Engine {
 
     /// Gives a running feed its turn: visits members until the chunk is full or the pass is over.
     fn advance_pass(&mut self, now: Now, key: FeedKey, chunk: &mut Chunk) {
+        let is_derived = self.derive_step(key.room);
         let Some(room) = self.rooms.table.get_mut(key.room) else { return };
-        let is_derived = room.derive(&mut self.scratch);
         let Some(feed) = room.feed_mut(key.codec()) else { return };
         let Feed { log, members, pass, .. } = feed;
         let pass = pass.get_or_insert_with(|| Pass {

@@ -117,9 +117,10 @@ impl Engine {
         let follower = &mut home.followers[to as usize];
         follower.grants += 1;
         let grant = follower.grants;
+        let spread = Spread { home: self.setup.shard, room: room_id, epoch, viewers, grant, logs };
         // A grant may have opened a log's first segment.
-        self.recount_log_bytes(room_id);
-        Spread { home: self.setup.shard, room: room_id, epoch, viewers, grant, logs }
+        self.limit_logs(room_id);
+        spread
     }
 
     fn start_move(&mut self, now: Now, id: Id, to: u32, mut join: Join) {
