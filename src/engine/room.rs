@@ -327,7 +327,7 @@ impl Room {
         if may_trim_canonical && canonical.tail() <= view.tail() {
             return canonical.trim().or_else(|| view.trim());
         }
-        view.trim()
+        view.trim().or_else(|| if may_trim_canonical { canonical.trim() } else { None })
     }
 
     /// Memory of the logs, in bytes; 0 for a replica.

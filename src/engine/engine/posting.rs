@@ -154,6 +154,9 @@ impl Engine {
     /// Keeps a room whose logs have grown, and all rooms of the shard together, within their limits.
     pub(super) fn limit_logs(&mut self, room_id: Id) {
         let Some(room) = self.rooms.table.get_mut(room_id) else { return };
+        if matches!(room.role, Role::Replica(_)) {
+            return;
+        }
         room.trim_to_limits(&self.limits);
         // What could give nothing before may be able to now.
         if let Role::Home(home) = &room.role
