@@ -73,9 +73,7 @@ impl Engine {
             Ok(appended) => appended,
             Err(refusal) => return self.refuse_post(now, id, reference, refusal),
         };
-        let Some(codec) = self.connections.get(id).map(|connection| connection.codec) else {
-            return;
-        };
+        let Some(codec) = self.codec_of_live(id) else { return };
         let ack = Notice::Ack { reference, id: comment_id, offset };
         self.push_private(now, id, |out| codec::write_notice(codec, &ack, out));
     }
