@@ -32,10 +32,8 @@ impl Engine {
             }
             MeshMessage::Released { room, grants } => {
                 self.change_follower(now, room, from, |follower| {
-                    // Unless a newer grant is on its way there.
-                    if follower.grants == grants {
-                        (follower.grants, follower.members) = (0, 0);
-                    }
+                    follower.grants -= grants;
+                    follower.members = 0;
                 });
             }
             MeshMessage::Load { connections } => self.loads[from as usize] = connections,

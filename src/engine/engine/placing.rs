@@ -61,7 +61,10 @@ impl Engine {
         if to == self.setup.shard {
             return self.admit(now, id, room_id, join);
         }
-        join.spread = Some(self.grant(room_id, to));
+        // A grant that could not leave would keep the room for ever.
+        if self.outboxes[to as usize].has_room() {
+            join.spread = Some(self.grant(room_id, to));
+        }
         self.start_move(now, id, to, join);
     }
 
@@ -114,10 +117,8 @@ impl Engine {
         if home.followers.is_empty() {
             home.followers = vec![Follower::default(); self.setup.shards as usize];
         }
-        let follower = &mut home.followers[to as usize];
-        follower.grants += 1;
-        let grant = follower.grants;
-        let spread = Spread { home: self.setup.shard, room: room_id, epoch, viewers, grant, logs };
+        home.followers[to as usize].grants += 1;
+        let spread = Spread { home: self.setup.shard, room: room_id, epoch, viewers, logs };
         // A grant may have opened a log's first segment.
         self.limit_logs(room_id);
         spread
@@ -196,8 +197,10 @@ impl Engine {
         let oldest = now.tick().saturating_sub(ticks(MOVE_MS_MAX));
         let late =
             |half: &Half| matches!(half, Half::Request { since_tick, .. } if *since_tick < oldest);
-        let tokens: Vec<u64> =
+        let mut tokens: Vec<u64> =
             self.halves.iter().filter(|(_, half)| late(half)).map(|(token, _)| *token).collect();
+        // The map's order differs between processes; a seed must not.
+        tokens.sort_unstable();
         for token in tokens {
             if let Some(Half::Request { mut join, .. }) = self.halves.remove(&token)
                 && let Some(spread) = join.spread.take()
