@@ -295,6 +295,8 @@ impl Engine {
         let Some(connection) = self.connections.get(id) else { return };
         let Phase::Live { room, member } = connection.phase else { return };
         let codec = connection.codec;
+        // The home shard may have trimmed past the end that this one knows.
+        self.catch_up(now, room);
         let room = self.rooms.table.get_mut(room).expect("a member's room exists");
         let feed = room.feed_mut(codec).expect("a member's feed exists");
         let member = &mut feed.members[member as usize];

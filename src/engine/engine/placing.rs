@@ -237,6 +237,8 @@ impl Engine {
     /// Makes a subscriber of the connection: answers 101 and `welcome`, and places its cursor.
     fn admit(&mut self, now: Now, id: Id, room_id: Id, join: Join) {
         let Join { upgrade, mut early, peer, .. } = join;
+        // A resumed position may be newer than what this shard has heard of.
+        self.catch_up(now, room_id);
         let room = self.rooms.table.get_mut(room_id).expect("the room was just found");
         let (head, viewers) = (room.head(), room.viewers() + 1);
         let feed = room.feed_mut(upgrade.codec).expect("the feed was opened before");
