@@ -211,7 +211,8 @@ fn post_from(world: &mut World, index: usize) {
     let text = match (&key, &world.viewers[index].ask.user) {
         // A retry says the same again.
         (Some(key), Some(user)) => format!("keyed {user} {key}"),
-        _ => next_text(world, event),
+        (Some(key), None) => format!("keyed guest {index} {key}"),
+        (None, _) => next_text(world, event),
     };
     world.oracle.posted(event, &text);
     let reference = format!("r{}", world.random.bits() >> 30);
