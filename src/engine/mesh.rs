@@ -44,7 +44,7 @@ pub enum MeshMessage {
     Released {
         /// The room on its home shard.
         room: Id,
-        /// How many grants the replica had seen; a grant still under way revives it.
+        /// How many grants it had received since it was made; one still under way makes it anew.
         grants: u32,
     },
     /// How many live connections the sender has.
@@ -80,8 +80,6 @@ pub struct Spread {
     pub epoch: u64,
     /// All viewers of the room on this node.
     pub viewers: u32,
-    /// Which grant to this shard it is, from 1.
-    pub grant: u32,
     /// The logs, by codec index.
     pub logs: [Option<Grant>; 2],
 }

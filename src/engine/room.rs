@@ -127,7 +127,7 @@ impl Feed {
 /// What the home shard knows of a replica.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Follower {
-    /// Grants sent that the replica has not released; 0: there is none.
+    /// Grants sent that have neither failed nor been released; 0: there is no replica.
     pub grants: u32,
     /// Subscribers it reported.
     pub members: u32,
@@ -226,7 +226,7 @@ impl Room {
         let Role::Replica(replica) = &mut self.role else {
             unreachable!("{} follows itself", self.event)
         };
-        replica.grants = spread.grant;
+        replica.grants += 1;
         replica.viewers = spread.viewers;
     }
 
@@ -327,7 +327,7 @@ impl Room {
         if may_trim_canonical && canonical.tail() <= view.tail() {
             return canonical.trim().or_else(|| view.trim());
         }
-        view.trim()
+        view.trim().or_else(|| if may_trim_canonical { canonical.trim() } else { None })
     }
 
     /// Memory of the logs, in bytes; 0 for a replica.

@@ -6,6 +6,7 @@ use crate::codec;
 use crate::connection::Private;
 use crate::control::{PostRefusal, Reply, Request};
 use crate::ids::EventId;
+use crate::limits::Limits;
 use crate::report::Report;
 use crate::room::{Member, Role};
 use crate::table::Id;
@@ -36,8 +37,22 @@ impl Engine {
                 Reply::Done
             }
             Request::Reload(limits) => {
-                self.limits = *limits;
+                self.reload(now, *limits);
                 Reply::Done
+            }
+        }
+    }
+
+    /// New limits hold at once for logs and deadlines, not only for what comes next.
+    fn reload(&mut self, now: Now, limits: Limits) {
+        self.limits = limits;
+        let rooms: Vec<Id> = self.rooms.table.iter().map(|(id, _)| id).collect();
+        for id in rooms {
+            self.limit_logs(id);
+        }
+        for index in 0..self.connections.index_bound() {
+            if let Some(id) = self.connections.id_at(index) {
+                self.arm(now, id);
             }
         }
     }

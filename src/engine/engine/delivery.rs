@@ -213,8 +213,8 @@ impl Engine {
 
     /// Gives a running feed its turn: visits members until the chunk is full or the pass is over.
     fn advance_pass(&mut self, now: Now, key: FeedKey, chunk: &mut Chunk) {
+        let is_derived = self.derive_step(key.room);
         let Some(room) = self.rooms.table.get_mut(key.room) else { return };
-        let is_derived = room.derive(&mut self.scratch);
         let Some(feed) = room.feed_mut(key.codec()) else { return };
         let Feed { log, members, pass, .. } = feed;
         let pass = pass.get_or_insert_with(|| Pass {
@@ -296,6 +296,8 @@ impl Engine {
         let Some(connection) = self.connections.get(id) else { return };
         let Phase::Live { room, member } = connection.phase else { return };
         let codec = connection.codec;
+        // The home shard may have trimmed past the end that this one knows.
+        self.catch_up(now, room);
         let room = self.rooms.table.get_mut(room).expect("a member's room exists");
         let feed = room.feed_mut(codec).expect("a member's feed exists");
         let member = &mut feed.members[member as usize];

@@ -27,7 +27,9 @@ impl Engine {
         let Some(connection) = self.connections.get_mut(id) else { return };
         match connection.phase {
             Phase::Handshake(_) => self.request_bytes(now, id, bytes),
-            Phase::Live { .. } | Phase::Echo | Phase::Closing { .. } => {
+            // Its last bytes are going out; nothing it says changes that.
+            Phase::Closing { is_final: true } => {}
+            Phase::Live { .. } | Phase::Echo | Phase::Closing { is_final: false } => {
                 connection.heard_tick = now.tick();
                 self.session_bytes(now, id, bytes);
             }

@@ -21,24 +21,30 @@ impl Engine {
             MeshMessage::Appended { room, viewers } => {
                 let Some(id) = self.rooms.find_replica(from, room) else { return };
                 let replica = self.rooms.table.get_mut(id).expect("a listed replica exists");
-                replica.sync();
                 if let Role::Replica(role) = &mut replica.role {
                     role.viewers = viewers;
                 }
-                self.wake_feeds(now, id);
+                self.catch_up(now, id);
             }
             MeshMessage::Members { room, members } => {
                 self.change_follower(now, room, from, |follower| follower.members = members);
             }
             MeshMessage::Released { room, grants } => {
                 self.change_follower(now, room, from, |follower| {
-                    // Unless a newer grant is on its way there.
-                    if follower.grants == grants {
-                        (follower.grants, follower.members) = (0, 0);
-                    }
+                    follower.grants -= grants;
+                    follower.members = 0;
                 });
             }
             MeshMessage::Load { connections } => self.loads[from as usize] = connections,
+        }
+    }
+
+    /// Replica: sees what the home shard has published, hint or no hint.
+    pub(super) fn catch_up(&mut self, now: Now, room_id: Id) {
+        let Some(room) = self.rooms.table.get_mut(room_id) else { return };
+        if matches!(room.role, Role::Replica(_)) {
+            room.sync();
+            self.wake_feeds(now, room_id);
         }
     }
 

@@ -61,7 +61,10 @@ impl Engine {
         if to == self.setup.shard {
             return self.admit(now, id, room_id, join);
         }
-        join.spread = Some(self.grant(room_id, to));
+        // A grant that could not leave would keep the room for ever.
+        if self.outboxes[to as usize].has_room() {
+            join.spread = Some(self.grant(room_id, to));
+        }
         self.start_move(now, id, to, join);
     }
 
@@ -114,12 +117,11 @@ impl Engine {
         if home.followers.is_empty() {
             home.followers = vec![Follower::default(); self.setup.shards as usize];
         }
-        let follower = &mut home.followers[to as usize];
-        follower.grants += 1;
-        let grant = follower.grants;
+        home.followers[to as usize].grants += 1;
+        let spread = Spread { home: self.setup.shard, room: room_id, epoch, viewers, logs };
         // A grant may have opened a log's first segment.
-        self.recount_log_bytes(room_id);
-        Spread { home: self.setup.shard, room: room_id, epoch, viewers, grant, logs }
+        self.limit_logs(room_id);
+        spread
     }
 
     fn start_move(&mut self, now: Now, id: Id, to: u32, mut join: Join) {
@@ -195,8 +197,10 @@ impl Engine {
         let oldest = now.tick().saturating_sub(ticks(MOVE_MS_MAX));
         let late =
             |half: &Half| matches!(half, Half::Request { since_tick, .. } if *since_tick < oldest);
-        let tokens: Vec<u64> =
+        let mut tokens: Vec<u64> =
             self.halves.iter().filter(|(_, half)| late(half)).map(|(token, _)| *token).collect();
+        // The map's order differs between processes; a seed must not.
+        tokens.sort_unstable();
         for token in tokens {
             if let Some(Half::Request { mut join, .. }) = self.halves.remove(&token)
                 && let Some(spread) = join.spread.take()
@@ -233,12 +237,14 @@ impl Engine {
     /// Makes a subscriber of the connection: answers 101 and `welcome`, and places its cursor.
     fn admit(&mut self, now: Now, id: Id, room_id: Id, join: Join) {
         let Join { upgrade, mut early, peer, .. } = join;
+        // A resumed position may be newer than what this shard has heard of.
+        self.catch_up(now, room_id);
         let room = self.rooms.table.get_mut(room_id).expect("the room was just found");
         let (head, viewers) = (room.head(), room.viewers() + 1);
         let feed = room.feed_mut(upgrade.codec).expect("the feed was opened before");
         let tail = feed.log.tail();
         let resumed = upgrade.since.filter(|since| {
-            let is_kept = since.offset + 1 >= tail && since.offset <= head.offset;
+            let is_kept = since.offset <= head.offset && since.offset + 1 >= tail;
             since.epoch == head.epoch && is_kept
         });
         let cursor = match (resumed, upgrade.since) {

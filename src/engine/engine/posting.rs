@@ -73,9 +73,7 @@ impl Engine {
             Ok(appended) => appended,
             Err(refusal) => return self.refuse_post(now, id, reference, refusal),
         };
-        let Some(codec) = self.connections.get(id).map(|connection| connection.codec) else {
-            return;
-        };
+        let Some(codec) = self.codec_of_live(id) else { return };
         let ack = Notice::Ack { reference, id: comment_id, offset };
         self.push_private(now, id, |out| codec::write_notice(codec, &ack, out));
     }
@@ -136,9 +134,40 @@ impl Engine {
                 }
             }
         }
-        room.trim_to_limits(&self.limits);
-        self.recount_log_bytes(room_id);
         self.warm(room_id);
+        self.limit_logs(room_id);
+    }
+
+    /// Brings the view of a room closer to its canonical log. True when it is there.
+    pub(super) fn derive_step(&mut self, room_id: Id) -> bool {
+        let Some(room) = self.rooms.table.get_mut(room_id) else { return true };
+        let before = room.log_bytes();
+        let is_derived = room.derive(&mut self.scratch);
+        if room.log_bytes() != before {
+            self.limit_logs(room_id);
+        }
+        is_derived
+    }
+
+    /// Keeps a room whose logs have grown, and all rooms of the shard together, within their limits.
+    pub(super) fn limit_logs(&mut self, room_id: Id) {
+        let Some(room) = self.rooms.table.get_mut(room_id) else { return };
+        if matches!(room.role, Role::Replica(_)) {
+            return;
+        }
+        room.trim_to_limits(&self.limits);
+        // What could give nothing before may be able to now.
+        if let Role::Home(home) = &room.role
+            && home.warmth > 0
+        {
+            self.warmth.insert((home.warmth, room_id.index));
+        }
+        self.recount_log_bytes(room_id);
+        self.limit_all_logs();
+    }
+
+    /// Keeps all logs of the shard together within its share.
+    pub(super) fn limit_all_logs(&mut self) {
         let share = self.limits.log_bytes_max / u64::from(self.setup.shards);
         while self.log_bytes > share {
             if !self.trim_coldest() {

@@ -106,11 +106,16 @@ impl Engine {
         refusal: PostRefusal,
     ) {
         self.counters.posts_refused[refusal as usize] += 1;
-        let Some(codec) = self.connections.get(id).map(|connection| connection.codec) else {
-            return;
-        };
+        let Some(codec) = self.codec_of_live(id) else { return };
         let error = Notice::Error { reference, refusal };
         self.push_private(now, id, |out| codec::write_notice(codec, &error, out));
+    }
+
+    /// The codec of a connection that may still be told something: an answer from another shard
+    /// can come after the close frame, which nothing may follow (RFC 6455 §5.5.1).
+    pub(super) fn codec_of_live(&self, id: Id) -> Option<Codec> {
+        let connection = self.connections.get(id)?;
+        matches!(connection.phase, Phase::Live { .. }).then_some(connection.codec)
     }
 
     /// The peer's close frame: answer it, unless it is the answer, and close when that is out.

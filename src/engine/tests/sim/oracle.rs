@@ -1,0 +1,94 @@
+//! What must be true of everything all viewers of a run see together: one order per event and
+//! epoch, ids that name one comment, acks and keys that tell the truth.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::wire::Seen;
+
+/// How long a key is promised to work, in microseconds.
+const KEY_US: u64 = 300_000_000;
+
+/// An event's log in one epoch.
+type Log = (usize, u64);
+
+/// The memory of a run.
+#[derive(Debug, Default)]
+pub(crate) struct Oracle {
+    logs: BTreeMap<Log, BTreeMap<u64, Seen>>,
+    ids: BTreeMap<u128, (Log, u64)>,
+    /// Texts that somebody posted, and whether a key may explain that one appears twice.
+    posted: BTreeSet<(usize, String)>,
+    /// Where a text without a key has appeared.
+    places: BTreeMap<(usize, String), (u64, u64)>,
+    acks: BTreeMap<(Log, u64), (u128, String)>,
+    keys: BTreeMap<(Log, String, String), (u64, u128, u64)>,
+    pub(crate) comments: u64,
+    pub(crate) gaps: u64,
+    pub(crate) recovered: u64,
+}
+
+impl Oracle {
+    pub(crate) fn posted(&mut self, event: usize, text: &str) {
+        self.posted.insert((event, text.into()));
+    }
+
+    /// A comment that a viewer or a REST page shows.
+    pub(crate) fn comment(&mut self, event: usize, epoch: u64, offset: u64, seen: &Seen) {
+        let log = (event, epoch);
+        self.comments += 1;
+        let comments = self.logs.entry(log).or_default();
+        if let Some(known) = comments.get(&offset) {
+            assert_eq!(known, seen, "{log:?} offset {offset} is one comment for everybody");
+            return;
+        }
+        assert!(offset >= 1, "offsets count from 1");
+        let older = comments.range(..offset).next_back();
+        let newer = comments.range(offset..).next();
+        assert!(older.is_none_or(|(_, older)| older.time <= seen.time), "time ran back: {seen:?}");
+        assert!(newer.is_none_or(|(_, newer)| newer.time >= seen.time), "time ran back: {seen:?}");
+        comments.insert(offset, seen.clone());
+        let place = self.ids.insert(seen.id, (log, offset));
+        assert!(place.is_none(), "the id of {seen:?} names another comment, {place:?}");
+        assert_eq!(seen.id >> 76 & 0xf, 7, "an id is a UUIDv7");
+        let text = (event, seen.text.clone());
+        assert!(self.posted.contains(&text), "nobody posted {seen:?}");
+        if !seen.text.starts_with("keyed") {
+            let twice = self.places.insert(text, (epoch, offset));
+            assert!(twice.is_none(), "{seen:?} appears twice, first at {twice:?}");
+        }
+        if let Some((id, text)) = self.acks.get(&(log, offset)) {
+            assert_eq!((id, text), (&seen.id, &seen.text), "the ack told the truth");
+        }
+    }
+
+    /// An ack, over a connection or HTTP.
+    pub(crate) fn ack(&mut self, event: usize, epoch: u64, offset: u64, id: u128, text: &str) {
+        let log = (event, epoch);
+        if let Some(seen) = self.logs.get(&log).and_then(|log| log.get(&offset)) {
+            assert_eq!((seen.id, &*seen.text), (id, text), "the ack names the comment it made");
+        }
+        let known = self.acks.entry((log, offset)).or_insert_with(|| (id, text.into()));
+        assert_eq!((known.0, &*known.1), (id, text), "acks of {log:?} {offset} agree");
+    }
+
+    /// An ack of a post with a key, posted at `posted_us` and acked at `now_us`.
+    pub(crate) fn keyed(
+        &mut self,
+        (event, epoch): Log,
+        (user, key): (&str, &str),
+        (posted_us, now_us): (u64, u64),
+        (id, offset): (u128, u64),
+    ) {
+        let entry = ((event, epoch), user.to_owned(), key.to_owned());
+        match self.keys.get_mut(&entry) {
+            None => {
+                self.keys.insert(entry, (posted_us, id, offset));
+            }
+            Some(known) if now_us - known.0 < KEY_US => {
+                assert_eq!((known.1, known.2), (id, offset), "{entry:?} was appended once");
+                known.0 = known.0.min(posted_us);
+            }
+            Some(known) => *known = (posted_us, id, offset),
+        }
+    }
+}

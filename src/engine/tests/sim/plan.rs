@@ -1,0 +1,60 @@
+//! What a seed decides before the first step: sizes, all small, so that every limit is met.
+
+use uproar_engine::limits::{LagPolicy, Limits};
+use uproar_engine::random::Random;
+
+/// The sizes of a run.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) shards: u32,
+    pub(crate) events: u32,
+    pub(crate) steps: u32,
+    pub(crate) viewers_max: usize,
+    pub(crate) link_messages_max: usize,
+    pub(crate) socket_bytes_max: u32,
+    pub(crate) limits: Limits,
+}
+
+impl Plan {
+    pub(crate) fn draw(random: &mut Random) -> Self {
+        let mut between = |low: u32, high: u32| low + random.below(high - low + 1);
+        let is_large = between(0, 9) == 0;
+        let shards = between(1, 4);
+        let limits = Limits {
+            handshake_bytes_max: between(600, 4_000),
+            handshake_ms_max: between(1_000, 10_000),
+            frame_bytes_max: between(700, 8_000),
+            message_bytes_max: between(700, 8_000),
+            comment_bytes_max: between(40, 400),
+            posts_per_sec_connection: [0, 0, 0, 5][between(0, 3) as usize],
+            posts_per_sec_event: [0, 0, 0, 20][between(0, 3) as usize],
+            connections_max: [5, 1_000, 1_000, 1_000][between(0, 3) as usize],
+            connections_per_address_max: 0,
+            rooms_max: [1, 64, 64][between(0, 2) as usize],
+            room_idle_ms_max: between(200, 3_000),
+            log_bytes_max: u64::from(shards * between(3_000, 200_000)),
+            room_log_bytes_max: u64::from(between(2_000, 60_000)),
+            room_log_frames_max: if is_large { between(300, 3_000) } else { between(4, 300) },
+            history_frames: between(0, 60),
+            history_frames_max: between(60, 200),
+            lag_policy: [LagPolicy::Skip, LagPolicy::Skip, LagPolicy::Evict]
+                [between(0, 2) as usize],
+            stall_ms_max: between(3_000, 10_000),
+            private_queue_bytes_max: between(1_200, 6_000),
+            keepalive_ms: [0, 4_000, 50_000][between(0, 2) as usize],
+            close_ms_max: between(500, 5_000),
+            spread_subscribers_min: between(0, 8),
+            cpu_target_percent: 70,
+            coalesce_ms_max: between(0, 250),
+        };
+        Self {
+            shards,
+            events: between(1, 5),
+            steps: between(150, 500),
+            viewers_max: if is_large { 400 } else { between(5, 60) as usize },
+            link_messages_max: between(1, 6) as usize,
+            socket_bytes_max: between(300, 8_000),
+            limits,
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! A viewer: asks, watches, posts, and holds the node to what it was told.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use tungstenite::protocol::frame::coding::{Control, OpCode};
+
+use super::oracle::Oracle;
+use super::wire::{self, Frame};
+
+/// How far a viewer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// No status line yet.
+    Asking,
+    /// 101 came; is `welcome` here?
+    Watching { is_welcome: bool },
+    /// The node sent a close frame.
+    Closing(u16),
+    /// The request was answered with this status.
+    Answered(u16),
+    /// It is over, in the one way that says.
+    Over(Outcome),
+}
+
+/// How a connection ended for its viewer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Outcome {
+    Answered(u16),
+    Closed(u16),
+    /// Without a word.
+    Dropped,
+    /// The viewer reset the connection itself.
+    Left,
+}
+
+/// What the viewer asked with.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ask {
+    pub(crate) event: usize,
+    pub(crate) is_binary: bool,
+    pub(crate) since: Option<(u64, u64)>,
+    pub(crate) history: Option<u32>,
+    pub(crate) user: Option<String>,
+    /// Plain HTTP, or a request that must be refused.
+    pub(crate) is_odd: bool,
+}
+
+/// A post whose answer is awaited.
+#[derive(Clone, Debug)]
+pub(crate) struct Posted {
+    pub(crate) text: String,
+    pub(crate) key: Option<String>,
+    pub(crate) at_us: u64,
+    /// The code it must be refused with.
+    pub(crate) must_fail: Option<&'static str>,
+}
+
+/// One viewer and its connection's story.
+#[derive(Debug)]
+pub(crate) struct Viewer {
+    pub(crate) ask: Ask,
+    pub(crate) state: State,
+    buffer: Vec<u8>,
+    pub(crate) epoch: u64,
+    /// The offset it expects next.
+    pub(crate) next: u64,
+    /// Gaps since the last welcome.
+    pub(crate) gaps: u64,
+    pub(crate) pending: BTreeMap<String, Posted>,
+    /// Pings and nameless commands that will be answered.
+    pub(crate) asked: u32,
+    /// Reads nothing for now.
+    pub(crate) is_stalled: bool,
+    /// It did something, or something was done to it, for which it may lose its connection.
+    pub(crate) is_excused: bool,
+    /// Its socket moved, so it may have been lost on the way.
+    pub(crate) has_moved: bool,
+    pub(crate) has_sent_close: bool,
+    pub(crate) is_drain_told: bool,
+    pub(crate) viewers_seen: u32,
+}
+
+impl Viewer {
+    pub(crate) fn new(ask: Ask) -> Self {
+        Self {
+            ask,
+            state: State::Asking,
+            buffer: Vec::new(),
+            epoch: 0,
+            next: 0,
+            gaps: 0,
+            pending: BTreeMap::new(),
+            asked: 0,
+            is_stalled: false,
+            is_excused: false,
+            has_moved: false,
+            has_sent_close: false,
+            is_drain_told: false,
+            viewers_seen: 0,
+        }
+    }
+
+    pub(crate) fn is_watching(&self) -> bool {
+        self.state == State::Watching { is_welcome: true }
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self.state, State::Over(_))
+    }
+
+    /// Takes bytes from the node; returns what to send back (pongs, the answer to a close).
+    pub(crate) fn take(&mut self, bytes: &[u8], now_us: u64, oracle: &mut Oracle) -> Vec<u8> {
+        self.buffer.extend_from_slice(bytes);
+        let mut back = Vec::new();
+        if self.state == State::Asking {
+            self.read_status();
+        }
+        while let State::Watching { .. } | State::Closing(_) = self.state {
+            let Some((frame, len)) = wire::next_frame(&self.buffer, self.ask.is_binary) else {
+                break;
+            };
+            self.buffer.drain(..len);
+            self.frame(frame, now_us, oracle, &mut back);
+        }
+        back
+    }
+
+    fn read_status(&mut self) {
+        let Some(end) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n") else { return };
+        let head = String::from_utf8(self.buffer.drain(..end + 4).collect()).expect("ASCII");
+        let status = head.strip_prefix("HTTP/1.1 ").expect("a status line");
+        let status: u16 = status[..3].parse().expect("a status");
+        if status == 101 {
+            assert!(!self.ask.is_odd, "{:?} must not be upgraded", self.ask);
+            // RFC 6455 §1.3: the answer to the key that the request carries.
+            assert!(head.contains("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+            self.state = State::Watching { is_welcome: false };
+        } else {
+            self.state = State::Answered(status);
+        }
+    }
+
+    fn frame(&mut self, frame: Frame, now_us: u64, oracle: &mut Oracle, back: &mut Vec<u8>) {
+        let State::Watching { is_welcome } = self.state else {
+            panic!("{frame:?} after the close frame: {:?}", self.state)
+        };
+        assert_eq!(!is_welcome, matches!(frame, Frame::Welcome { .. }), "{frame:?}");
+        match frame {
+            Frame::Welcome { event, epoch, start, head, recovered, viewers } => {
+                assert_eq!(event, super::event_name(self.ask.event));
+                self.welcome(epoch, start, head, recovered);
+                oracle.recovered += u64::from(recovered);
+                assert!(viewers > 0, "it counts itself");
+                self.viewers_seen = viewers;
+            }
+            Frame::Comment { offset, seen } => {
+                assert_eq!(offset, self.next, "offsets go up by one");
+                self.next += 1;
+                oracle.comment(self.ask.event, self.epoch, offset, &seen);
+            }
+            Frame::Gap { from, to } => {
+                assert_eq!(from, self.next, "a gap begins where the stream stopped");
+                assert!(to >= from, "a gap has a length");
+                self.next = to + 1;
+                self.gaps += 1;
+                oracle.gaps += 1;
+            }
+            Frame::Ack { reference, id, offset } => {
+                let reference = reference.expect("every sound post has a ref");
+                let posted = self.pending.remove(&reference).expect("a post is answered once");
+                assert_eq!(posted.must_fail, None, "{posted:?} was taken");
+                oracle.ack(self.ask.event, self.epoch, offset, id, &posted.text);
+                if let (Some(key), Some(user)) = (&posted.key, &self.ask.user) {
+                    let log = (self.ask.event, self.epoch);
+                    oracle.keyed(log, (user, key), (posted.at_us, now_us), (id, offset));
+                }
+            }
+            Frame::Error { reference: Some(reference), code } => {
+                let posted = self.pending.remove(&reference).expect("a post is answered once");
+                let expected = posted.must_fail.unwrap_or(&code);
+                let may = ["rate_limited", "overloaded", "draining"].contains(&&*code);
+                assert!(may || posted.must_fail.is_some(), "{posted:?} got {code}");
+                assert!(may || code == expected, "{posted:?} got {code}");
+            }
+            Frame::Error { reference: None, .. } | Frame::Pong => {
+                self.asked = self.asked.checked_sub(1).expect("an answer to something asked");
+            }
+            Frame::Drain => self.is_drain_told = true,
+            Frame::Ping(payload) => {
+                back.extend(wire::client_frame(OpCode::Control(Control::Pong), &payload, [7; 4]));
+            }
+            Frame::Close(code) => {
+                self.state = State::Closing(code);
+                if !self.has_sent_close {
+                    self.has_sent_close = true;
+                    let code = code.to_be_bytes();
+                    back.extend(wire::client_frame(OpCode::Control(Control::Close), &code, [9; 4]));
+                }
+            }
+        }
+    }
+
+    fn welcome(&mut self, epoch: u64, start: u64, head: u64, recovered: bool) {
+        self.state = State::Watching { is_welcome: true };
+        assert!(start <= head, "a stream starts at {start}, before the end of its log {head}");
+        (self.epoch, self.next) = (epoch, start + 1);
+        match self.ask.since {
+            Some(since) if recovered => {
+                assert_eq!(since, (epoch, start), "recovered: from exactly there");
+            }
+            None if recovered => panic!("recovered without a position"),
+            Some((asked, offset)) if asked == epoch && offset <= head => {
+                assert!(start > offset, "recovered is false though {offset} was asked: {start}");
+            }
+            _ => {
+                let history = u64::from(self.ask.history.unwrap_or(u32::MAX));
+                assert!(head - start <= history, "more history than was asked for");
+            }
+        }
+    }
+
+    /// The node's end is closed and everything has been read.
+    pub(crate) fn ended(&mut self) {
+        let outcome = match self.state {
+            State::Answered(status) => {
+                if status != 200 {
+                    let body: Value = serde_json::from_slice(&self.buffer).expect("a JSON body");
+                    assert!(body["code"].is_string() && body["message"].is_string());
+                }
+                let is_full = [408, 503].contains(&status);
+                assert!(self.ask.is_odd || is_full || self.is_excused, "{status}: {:?}", self.ask);
+                Outcome::Answered(status)
+            }
+            State::Closing(code) => {
+                assert!(self.buffer.is_empty(), "bytes after the close frame");
+                let is_ours = code == 1012 && self.is_drain_told;
+                assert!(
+                    is_ours || code == 4000 || self.has_sent_close,
+                    "closed with {code} for nothing"
+                );
+                Outcome::Closed(code)
+            }
+            State::Asking => {
+                assert!(self.is_excused || self.has_moved || self.ask.is_odd, "{:?}", self.ask);
+                Outcome::Dropped
+            }
+            State::Watching { .. } => {
+                assert!(self.is_excused, "dropped for nothing: {self:?}");
+                Outcome::Dropped
+            }
+            State::Over(_) => panic!("a connection ends once: {self:?}"),
+        };
+        self.state = State::Over(outcome);
+    }
+}

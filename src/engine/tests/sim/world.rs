@@ -1,0 +1,393 @@
+//! The node and the network: engines, the mesh between them, sockets, time. It does what the
+//! shell does with each output, no more, in an order and with faults that the seed chooses.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use uproar_engine::engine::{Chunk, Engine, Output, Setup, Source};
+use uproar_engine::mesh::MeshMessage;
+use uproar_engine::random::Random;
+use uproar_engine::table::Id;
+use uproar_engine::time::Now;
+
+use super::oracle::Oracle;
+use super::plan::Plan;
+use super::socket::{Read, Socket};
+use super::viewer::Viewer;
+
+/// A socket as its shard knows it.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    socket: usize,
+    /// The engine wants bytes: once, during the handshake, or for good, once it is live.
+    may_read: bool,
+    is_live: bool,
+}
+
+/// One shard's shell.
+#[derive(Debug)]
+pub(crate) struct Shard {
+    pub(crate) engine: Engine,
+    held: BTreeMap<Id, Held>,
+    /// Sockets that came by a move, with their tokens.
+    arrivals: Vec<(u64, usize)>,
+    ticked: u32,
+    /// Does nothing before this, in monotonic microseconds.
+    pub(crate) stalled_until_us: u64,
+    chunk: Chunk,
+}
+
+/// A socket between two shards.
+#[derive(Debug)]
+struct Move {
+    socket: usize,
+    from: usize,
+    id: Id,
+    to: usize,
+    token: u64,
+}
+
+/// Everything.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) plan: Plan,
+    pub(crate) random: Random,
+    pub(crate) now: Now,
+    pub(crate) shards: Vec<Shard>,
+    /// `links[from][to]`.
+    links: Vec<Vec<VecDeque<MeshMessage>>>,
+    moves: Vec<Move>,
+    pub(crate) sockets: Vec<Socket>,
+    /// Viewer `i` has socket `i`.
+    pub(crate) viewers: Vec<Viewer>,
+    pub(crate) oracle: Oracle,
+    pub(crate) live: u32,
+    /// Faults are over: everything moves and arrives.
+    pub(crate) is_calm: bool,
+    /// Ends seen, for the statistics that show what a set of seeds covers.
+    pub(crate) short_writes: u64,
+    pub(crate) moved: u64,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let plan = Plan::draw(&mut random);
+        let now = Now { mono_us: 1_000_000 + random.bits() % 1_000_000, wall_ms: 1_764_000_000_000 };
+        let shards = (0..plan.shards).map(|shard| Shard {
+            engine: Engine::new(
+                Setup {
+                    shard,
+                    shards: plan.shards,
+                    node: super::NODE.into(),
+                    seed: random.bits(),
+                    limits: plan.limits.clone(),
+                    conformance_echo: false,
+                },
+                now,
+            ),
+            held: BTreeMap::new(),
+            arrivals: Vec::new(),
+            ticked: now.tick(),
+            stalled_until_us: 0,
+            chunk: Chunk::default(),
+        });
+        let shards: Vec<Shard> = shards.collect();
+        let links = || (0..plan.shards).map(|_| VecDeque::new()).collect();
+        Self {
+            links: (0..plan.shards).map(|_| links()).collect(),
+            random,
+            now,
+            shards,
+            moves: Vec::new(),
+            sockets: Vec::new(),
+            viewers: Vec::new(),
+            oracle: Oracle::default(),
+            live: 0,
+            is_calm: false,
+            short_writes: 0,
+            moved: 0,
+            plan,
+        }
+    }
+
+    pub(crate) fn one_in(&mut self, n: u32) -> bool {
+        self.random.below(n) == 0
+    }
+
+    /// A fault that happens once in `n` times until the world is calm.
+    fn strikes(&mut self, n: u32) -> bool {
+        !self.is_calm && self.one_in(n)
+    }
+
+    /// A socket is accepted by `shard`.
+    pub(crate) fn accept(&mut self, shard: usize, socket: usize) {
+        let id = self.shards[shard].engine.accept(self.now, None, 0);
+        let held = Held { socket, may_read: true, is_live: false };
+        self.hold(shard, id, held);
+        self.obey(shard);
+    }
+
+    fn hold(&mut self, shard: usize, id: Id, held: Held) {
+        let before = self.shards[shard].held.insert(id, held);
+        assert!(before.is_none(), "an id is given to one connection at a time");
+    }
+
+    fn held(&mut self, shard: usize, id: Id) -> &mut Held {
+        self.shards[shard].held.get_mut(&id).expect("a dead id is not mentioned again")
+    }
+
+    /// Does what the engine of `shard` wants.
+    pub(crate) fn obey(&mut self, shard: usize) {
+        while let Some(output) = self.shards[shard].engine.poll_output() {
+            match output {
+                Output::Read { id } => {
+                    let held = self.held(shard, id);
+                    assert!(!held.is_live, "a live connection is read without asking");
+                    held.may_read = true;
+                }
+                Output::Live { id, .. } => {
+                    self.live += 1;
+                    let held = self.held(shard, id);
+                    assert!(!held.is_live, "a connection goes live once");
+                    (held.is_live, held.may_read) = (true, true);
+                }
+                Output::Move { id, to, token } => {
+                    let socket = self.held(shard, id).socket;
+                    self.viewers[socket].has_moved = true;
+                    self.moves.push(Move { socket, from: shard, id, to: to as usize, token });
+                }
+                Output::Handover { id, read, .. } => {
+                    let held = self.shards[shard].held.remove(&id).expect("a known id");
+                    assert!(read.starts_with(b"GET /health"), "a plain request");
+                    let socket = &mut self.sockets[held.socket];
+                    let _ = socket.node_sends(b"HTTP/1.1 200 OK\r\n\r\n", usize::MAX);
+                    socket.is_closed = true;
+                }
+                Output::AwaitWritable { id } => {
+                    let socket = self.held(shard, id).socket;
+                    self.sockets[socket].awaits_writable = true;
+                }
+                Output::Close { id, was_counted, has_moved } => {
+                    let held = self.shards[shard].held.remove(&id);
+                    let held = held.expect("a connection is closed once");
+                    assert_eq!(was_counted, held.is_live, "what went live is counted");
+                    self.live -= u32::from(was_counted);
+                    if !has_moved {
+                        let socket = &mut self.sockets[held.socket];
+                        assert!(!socket.is_closed, "a socket is closed once");
+                        socket.is_closed = true;
+                    }
+                }
+            }
+        }
+        let live = self.live;
+        for shard in &mut self.shards {
+            shard.engine.set_node_connections(live);
+        }
+    }
+
+    /// One turn of a shard's loop.
+    pub(crate) fn turn(&mut self, shard: usize) {
+        if self.shards[shard].stalled_until_us > self.now.mono_us {
+            return;
+        }
+        if self.shards[shard].ticked < self.now.tick() {
+            self.shards[shard].ticked = self.now.tick();
+            let busy = self.random.below(1_001);
+            self.shards[shard].engine.tick(self.now, busy);
+            self.obey(shard);
+        }
+        self.take_arrivals(shard);
+        self.take_mail(shard);
+        self.read_sockets(shard);
+        self.report_writable(shard);
+        self.flush(shard);
+        self.give_mail(shard);
+    }
+
+    /// Passes of the rings: moves that are under way succeed, fail or lose their socket.
+    pub(crate) fn move_sockets(&mut self) {
+        for index in (0..self.moves.len()).rev() {
+            if self.strikes(3) {
+                continue;
+            }
+            let Move { socket, from, id, to, token } = self.moves.swap_remove(index);
+            if self.strikes(12) {
+                self.shards[from].engine.move_failed(self.now, id);
+            } else {
+                self.moved += 1;
+                if self.strikes(12) {
+                    self.sockets[socket].is_closed = true;
+                } else {
+                    self.shards[to].arrivals.push((token, socket));
+                }
+                self.shards[from].engine.moved(id);
+            }
+            self.obey(from);
+        }
+    }
+
+    fn take_arrivals(&mut self, shard: usize) {
+        for index in (0..self.shards[shard].arrivals.len()).rev() {
+            if self.strikes(3) {
+                continue;
+            }
+            let (token, socket) = self.shards[shard].arrivals.swap_remove(index);
+            let id = self.shards[shard].engine.arrived(self.now, token);
+            self.hold(shard, id, Held { socket, may_read: false, is_live: false });
+            self.obey(shard);
+        }
+    }
+
+    fn take_mail(&mut self, shard: usize) {
+        for from in 0..self.shards.len() {
+            while !self.strikes(4) {
+                let Some(message) = self.links[from][shard].pop_front() else { break };
+                self.shards[shard].engine.receive_mesh(self.now, from as u32, message);
+                self.obey(shard);
+            }
+        }
+    }
+
+    fn give_mail(&mut self, shard: usize) {
+        for to in 0..self.shards.len() {
+            while self.links[shard][to].len() < self.plan.link_messages_max && !self.strikes(6) {
+                let Some(message) = self.shards[shard].engine.poll_mesh(to as u32) else { break };
+                assert_ne!(shard, to, "a shard does not write to itself: {message:?}");
+                self.links[shard][to].push_back(message);
+            }
+        }
+    }
+
+    fn read_sockets(&mut self, shard: usize) {
+        let ids: Vec<Id> = self.shards[shard].held.keys().copied().collect();
+        for id in ids {
+            let Some(&held) = self.shards[shard].held.get(&id) else { continue };
+            if !held.may_read || !self.sockets[held.socket].is_readable() || self.strikes(4) {
+                continue;
+            }
+            let most = match self.random.below(4) {
+                0 => 1 + self.random.below(20) as usize,
+                1 => 1 + self.random.below(300) as usize,
+                _ => 4_096,
+            };
+            let engine = &mut self.shards[shard].engine;
+            match self.sockets[held.socket].node_reads(most) {
+                Read::Nothing => {}
+                Read::Bytes(mut bytes) => {
+                    if !held.is_live {
+                        self.shards[shard].held.get_mut(&id).expect("held").may_read = false;
+                    }
+                    self.shards[shard].engine.received(self.now, id, &mut bytes);
+                }
+                Read::End => engine.ended(self.now, id),
+                Read::Reset => engine.failed(self.now, id),
+            }
+            self.obey(shard);
+        }
+    }
+
+    fn report_writable(&mut self, shard: usize) {
+        let held: Vec<(Id, usize)> =
+            self.shards[shard].held.iter().map(|(id, held)| (*id, held.socket)).collect();
+        for (id, socket) in held {
+            let socket = &mut self.sockets[socket];
+            if socket.awaits_writable && socket.is_writable() {
+                socket.awaits_writable = false;
+                self.shards[shard].engine.writable(self.now, id);
+                self.obey(shard);
+            }
+        }
+    }
+
+    fn flush(&mut self, shard: usize) {
+        while !self.strikes(5) {
+            let engine = &self.shards[shard].engine;
+            if !engine.has_work() && engine.due_us(self.now) > self.now.mono_us {
+                break;
+            }
+            let had_work = engine.has_work();
+            self.send_chunk(shard);
+            if !had_work && !self.shards[shard].engine.has_work() {
+                break;
+            }
+        }
+    }
+
+    /// One chunk, sent and settled.
+    fn send_chunk(&mut self, shard: usize) {
+        let mut chunk = std::mem::take(&mut self.shards[shard].chunk);
+        self.shards[shard].engine.next_chunk(self.now, &mut chunk);
+        let mut failures = Vec::new();
+        let mut served = Vec::new();
+        for (index, delivery) in chunk.deliveries.iter().enumerate() {
+            assert!(!served.contains(&delivery.id), "one send a connection in a chunk");
+            served.push(delivery.id);
+            let mut bytes = Vec::new();
+            match delivery.source {
+                Source::Log { segment, start, len, .. } => {
+                    chunk.segment(segment).read(start, len, &mut bytes);
+                }
+                Source::Private { start, len } => bytes.extend(chunk.private(start, len)),
+            }
+            assert!(!bytes.is_empty(), "a send has bytes");
+            let held = *self.held(shard, delivery.id);
+            let most = if self.strikes(12) {
+                self.random.below(bytes.len() as u32) as usize
+            } else {
+                usize::MAX
+            };
+            let socket = &mut self.sockets[held.socket];
+            assert!(!socket.awaits_writable, "a blocked connection is left alone");
+            if let Some(result) = socket.node_sends(&bytes, most) {
+                self.short_writes += 1;
+                failures.push((index as u32, result));
+            }
+        }
+        failures.reverse();
+        let spent_us = u64::from(self.random.below(200));
+        let engine = &mut self.shards[shard].engine;
+        engine.settle(self.now, &chunk, &mut failures, spent_us);
+        self.shards[shard].chunk = chunk;
+        self.obey(shard);
+    }
+
+    /// Lets a viewer read up to `most` bytes and answer.
+    pub(crate) fn view(&mut self, index: usize, most: usize) {
+        let (viewer, socket) = (&mut self.viewers[index], &mut self.sockets[index]);
+        if viewer.is_over() {
+            return;
+        }
+        let bytes = socket.viewer_reads(most);
+        let back = viewer.take(&bytes, self.now.mono_us, &mut self.oracle);
+        socket.viewer_sends(&back);
+        if socket.viewer_sees_end() {
+            viewer.ended();
+        }
+    }
+
+    /// Asserts the engines' own invariants.
+    pub(crate) fn check(&self) {
+        for shard in &self.shards {
+            shard.engine.check();
+            assert_eq!(shard.engine.live_connections() as usize, {
+                shard.held.values().filter(|held| held.is_live).count()
+            });
+        }
+    }
+
+    /// Whether nothing is on its way between shards.
+    pub(crate) fn is_mesh_empty(&self) -> bool {
+        self.moves.is_empty()
+            && self.links.iter().flatten().all(VecDeque::is_empty)
+            && self.shards.iter().all(|shard| {
+                shard.arrivals.is_empty()
+                    && (0..self.shards.len()).all(|to| !shard.engine.has_mail(to as u32))
+            })
+    }
+
+    pub(crate) fn pass_us(&mut self, us: u64) {
+        self.now.mono_us += us;
+        self.now.wall_ms += us / 1_000;
+    }
+}
