@@ -1,7 +1,7 @@
 //! The frame reader: client bytes in any chunking in, whole messages out.
 //!
 //! A message that lies whole in the receive buffer is unmasked there and handed out from
-//! there. Only what a read leaves incomplete is copied into a [`Partial`], so a quiet
+//! there. Only what a read leaves incomplete is copied into a `Partial`, so a quiet
 //! connection costs one null pointer. Limits are decided on the header, and a partial message
 //! holds no more memory than twice what has arrived of it, whatever its header announces.
 //!
