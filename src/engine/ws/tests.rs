@@ -194,9 +194,17 @@ fn broken_payloads_are_faults_too() {
         assert_eq!(read_all(&bytes, &LIMITS), (Vec::new(), Err(fault)));
     }
     for code in [0_u16, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65_535] {
-        let bytes = frame(CLOSE, true, &code.to_be_bytes());
+        let bytes = [frame(TEXT, false, b"held"), frame(CLOSE, true, &code.to_be_bytes())].concat();
         let fault = Fault::Protocol("a close code that may not be sent");
-        assert_eq!(read_all(&bytes, &LIMITS), (Vec::new(), Err(fault)), "{code}");
+        for chunk_bytes in [1, bytes.len()] {
+            let mut reader = Reader::default();
+            let mut read = Vec::new();
+            let failed = bytes
+                .chunks(chunk_bytes)
+                .find_map(|chunk| feed(&mut reader, chunk, &LIMITS, &mut read).err());
+            assert_eq!((failed, read), (Some(fault), Vec::new()), "{code}");
+            assert!(reader.is_idle(), "a fault leaves nothing behind");
+        }
     }
 }
 
