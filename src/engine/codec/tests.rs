@@ -365,6 +365,8 @@ fn binary_commands() {
         assert_eq!(read(&whole[..len]), bad, "{len}");
     }
     assert_eq!(read(&[&whole[..], &[0]].concat()), bad);
+    // The root is at the end, so without the length a longer archive would read as well.
+    assert_eq!(read(&[&whole[..16], &[0], &whole[16..]].concat()), bad);
 
     let long = "r".repeat(65);
     let refused = |reference| refused(reference, PostRefusal::BadText);

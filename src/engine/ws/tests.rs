@@ -250,6 +250,40 @@ fn a_whole_message_is_handed_out_of_the_input_itself() {
     }
 }
 
+/// Holds for every cut inside the header and right behind it.
+#[test]
+fn a_cut_header_costs_the_payload_no_copy() {
+    let whole = frame(TEXT, true, b"where am I");
+    for cut in 1..=6 {
+        let mut reader = Reader::default();
+        let mut read = Vec::new();
+        feed(&mut reader, &whole[..cut], &LIMITS, &mut read).unwrap();
+        assert!(!reader.is_idle());
+        let mut rest = whole[cut..].to_vec();
+        let home = rest.as_ptr_range();
+        let mut input = rest.as_mut_slice();
+        let Ok(Some(Incoming::Text(text))) = reader.read(&mut input, &LIMITS) else {
+            panic!("the rest of the message, cut at {cut}")
+        };
+        assert_eq!(text, "where am I");
+        assert!(home.contains(&text.as_ptr()), "{cut}");
+        assert!(reader.is_idle(), "{cut}");
+    }
+}
+
+#[test]
+fn a_cut_control_frame_is_forgotten_within_a_message() {
+    let mut reader = Reader::default();
+    let mut read = Vec::new();
+    feed(&mut reader, &frame(BINARY, false, &[7; 20]), &LIMITS, &mut read).unwrap();
+    let held = reader.bytes_held();
+    for chunk in frame(PING, true, &[9; 125]).chunks(50) {
+        feed(&mut reader, chunk, &LIMITS, &mut read).unwrap();
+    }
+    assert_eq!(read, [Owned::Ping(vec![9; 125])]);
+    assert_eq!(reader.bytes_held(), held);
+}
+
 #[test]
 fn what_is_only_announced_takes_no_memory() {
     let whole = frame(BINARY, true, &vec![1; 16 << 20]);
