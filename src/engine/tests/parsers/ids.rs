@@ -7,8 +7,8 @@ use super::for_seeds;
 #[test]
 fn a_position_is_two_numbers_or_refused() {
     for_seeds(0..10_000, |dice| {
-        let epoch = dice.roll(usize::MAX) as u64 >> dice.roll(64);
-        let offset = dice.roll(usize::MAX) as u64 >> dice.roll(64);
+        let epoch = dice.0.bits() >> dice.roll(64);
+        let offset = dice.0.bits() >> dice.roll(64);
         let sound = Position { epoch, offset };
         let mut text = sound.to_string().into_bytes();
         dice.damage(&mut text, b"0123456789abcdefF-+_ x");

@@ -10,17 +10,15 @@ mod head;
 mod ids;
 mod reader;
 
-/// Deterministic numbers: splitmix64.
-struct Dice(u64);
+use uproar_engine::random::Random;
+
+/// What a seed decides.
+struct Dice(Random);
 
 impl Dice {
     /// A number below `sides`.
     fn roll(&mut self, sides: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ z >> 31) % sides as u64) as usize
+        self.0.below(sides as u32) as usize
     }
 
     fn pick<T: Copy>(&mut self, of: &[T]) -> T {
@@ -83,6 +81,6 @@ fn for_seeds(seeds: std::ops::Range<u64>, mut case: impl FnMut(&mut Dice)) {
     }
     for seed in seeds {
         let named = Named(seed);
-        case(&mut Dice(named.0));
+        case(&mut Dice(Random::new(named.0)));
     }
 }
