@@ -4,6 +4,7 @@
 use std::io::{self, Cursor, Read, Write};
 
 use httparse::{EMPTY_HEADER, Response, Status};
+use tungstenite::http::Uri;
 use uproar_engine::codec::check_label;
 use uproar_engine::http::{Head, Upgrade, read_head, write_rejection, write_switching};
 use uproar_engine::limits::Limits;
@@ -91,12 +92,17 @@ fn their_accept_key(head: &[u8]) -> Option<String> {
 }
 
 /// Where tungstenite refuses what does no harm: bytes beyond ASCII in headers that concern
-/// neither of us, a list in `Upgrade` (RFC 9110 §7.8), stray bits after a key's 16 bytes.
+/// neither of us, a list in `Upgrade` (RFC 9110 §7.8), stray bits after a key's 16 bytes, a
+/// parameter we ignore with characters that a URI should escape.
 fn are_stricter(head: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(head) else { return true };
     let is_sole_upgrade = text.to_ascii_lowercase().contains("\nupgrade: websocket\r\n");
     let is_exact_key = ["A==\r\n", "Q==\r\n", "g==\r\n", "w==\r\n"];
-    !text.is_ascii() || !is_sole_upgrade || !is_exact_key.iter().any(|end| text.contains(end))
+    let is_uri = text.split(' ').nth(1).is_some_and(|target| target.parse::<Uri>().is_ok());
+    !text.is_ascii()
+        || !is_uri
+        || !is_sole_upgrade
+        || !is_exact_key.iter().any(|end| text.contains(end))
 }
 
 #[test]
