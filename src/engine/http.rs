@@ -249,3 +249,6 @@ fn tokens<'h>(headers: &'h [Header<'h>], name: &'h str) -> impl Iterator<Item = 
 fn has_token(headers: &[Header<'_>], name: &str, token: &str) -> bool {
     tokens(headers, name).any(|found| found.eq_ignore_ascii_case(token.as_bytes()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -229,3 +229,6 @@ fn write_framed(codec: Codec, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>
     let header_len = out.len() - payload_end;
     out[start..].rotate_right(header_len);
 }
+
+#[cfg(test)]
+mod tests;

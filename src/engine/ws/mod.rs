@@ -9,3 +9,6 @@
 mod partial;
 pub mod reader;
 pub mod writer;
+
+#[cfg(test)]
+mod tests;

@@ -132,14 +132,14 @@ impl Partial {
     }
 
     /// Marks what `opcode` completes as handed out.
-    pub(super) fn finish(&mut self, opcode: OpCode) -> Result<OpCode, Fault> {
+    pub(super) fn finish(&mut self, opcode: OpCode) -> Result<(), Fault> {
         if let (OpCode::Data(_), Some(Body::Text { pending_len: 1.., .. })) =
             (opcode, &self.message)
         {
             return Err(Fault::NotUtf8);
         }
         self.delivered = Some(opcode);
-        Ok(opcode)
+        Ok(())
     }
 
     /// Frees what the last read handed out.

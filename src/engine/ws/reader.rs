@@ -1,7 +1,7 @@
 //! The frame reader: client bytes in any chunking in, whole messages out.
 //!
 //! A message that lies whole in the receive buffer is unmasked there and handed out from
-//! there. Only what a read leaves incomplete is copied into a [`Partial`], so a quiet
+//! there. Only what a read leaves incomplete is copied into a `Partial`, so a quiet
 //! connection costs one null pointer. Limits are decided on the header, and a partial message
 //! holds no more memory than twice what has arrived of it, whatever its header announces.
 //!
@@ -85,12 +85,12 @@ impl Fault {
     }
 }
 
-/// What one step over the input found; holds no borrow of the reader.
+/// What one step over the input found; borrows nothing from the reader.
 enum Step<'i> {
     /// The input is used up.
     Starved,
-    /// A frame that is a message by itself, whole in the input.
-    InPlace(OpCode, &'i mut [u8]),
+    /// A frame that was a message by itself, whole in the input.
+    InPlace(Incoming<'i>),
     /// A message or control frame whose last bytes have just joined the rest.
     Held(OpCode),
 }
@@ -109,7 +109,7 @@ impl Reader {
     ) -> Result<Option<Incoming<'r>>, Fault> {
         match self.step(input, limits) {
             Ok(Step::Starved) => Ok(None),
-            Ok(Step::InPlace(opcode, payload)) => decode(opcode, payload).map(Some),
+            Ok(Step::InPlace(incoming)) => Ok(Some(incoming)),
             Ok(Step::Held(opcode)) => {
                 let partial = self.0.as_deref().expect("a held message has a partial");
                 match opcode {
@@ -155,7 +155,7 @@ impl Reader {
             let piece = take(input, frame.left);
             unmask(piece, frame.mask);
             if is_whole && frame.is_final && frame.opcode != OpCode::Data(Data::Continue) {
-                return Ok(Step::InPlace(frame.opcode, piece));
+                return decode(frame.opcode, piece).map(Step::InPlace);
             }
             frame.advance(piece.len());
             let partial = self.0.get_or_insert_default();
@@ -165,7 +165,12 @@ impl Reader {
                 return Ok(Step::Starved);
             }
             if frame.is_final {
-                return partial.finish(frame.opcode).map(Step::Held);
+                partial.finish(frame.opcode)?;
+                if let OpCode::Control(_) = frame.opcode {
+                    // Decoded again on the way out; here a fault still frees the partial.
+                    decode(frame.opcode, partial.control())?;
+                }
+                return Ok(Step::Held(frame.opcode));
             }
         }
     }
