@@ -94,7 +94,7 @@ limits! {
              announces the gap, `evict` closes it with 4000.";
         stall_ms_max = "30000", ms(1_000, DAY_MS),
             "A viewer with bytes waiting that accepts none for this long is evicted.";
-        private_queue_bytes_max = "65536", bytes(4_096, 16 * MIB),
+        private_queue_bytes_max = "65536", bytes(4_096, 64 * MIB),
             "Bytes waiting for one connection alone (acks, errors, pongs); more closes it with \
              1008.";
         keepalive_ms = "50000", ms(0, DAY_MS),
