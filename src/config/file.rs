@@ -69,7 +69,7 @@ fn unknown(key: &str, value: &DeValue<'_>) -> String {
 fn value_text(setting: &Setting, value: &DeValue<'_>) -> Result<String, String> {
     let is_number = matches!(setting.kind, Kind::Number { .. } | Kind::NumberOrAuto { .. });
     let wrong = || {
-        let article = if value.type_str() == "integer" { "an" } else { "a" };
+        let article = if value.type_str().starts_with(['a', 'i']) { "an" } else { "a" };
         Err(format!(
             "{} is {article} {} here, but takes {}",
             setting.name,
