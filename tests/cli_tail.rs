@@ -125,6 +125,7 @@ fn a_refusal_shows_the_nodes_own_words() {
     let tail = node.tail(&[]);
     let (stream, _) = node.0.accept().unwrap();
     let body = r#"{"code":"bad_query","message":"history is a number"}"#;
+    #[expect(clippy::result_large_err, reason = "the signature is tungstenite's")]
     let refuse = |_: &Request, _: Response| {
         let response = tungstenite::http::Response::builder().status(400);
         Err(response.header("content-length", body.len()).body(Some(body.to_owned())).unwrap())
