@@ -77,10 +77,7 @@ fn names_are_unique_and_every_row_bears_the_ends_of_its_range() {
     names.sort_unstable();
     assert!(names.windows(2).all(|pair| pair[0] != pair[1]));
     for setting in table() {
-        let (Kind::Number { min, max, .. } | Kind::NumberOrAuto { min, max, .. }) = setting.kind
-        else {
-            continue;
-        };
+        let Some((_, min, max)) = setting.kind.bounds() else { continue };
         for end in [min, max] {
             let text = end.to_string();
             // Rules across settings may object; the row itself must not, and must not panic.
@@ -92,7 +89,9 @@ fn names_are_unique_and_every_row_bears_the_ends_of_its_range() {
             let problem = problem_of(setting.name, &beyond.to_string());
             assert!(problem.contains("over the largest value"), "{problem}");
         }
-        if min > 0 {
+        let zero_is_off = matches!(setting.kind, Kind::NumberOrZero { .. });
+        assert!(!zero_is_off || flags(&[(setting.name, "0")]).load().is_ok());
+        if min > u64::from(zero_is_off) {
             let problem = problem_of(setting.name, &(min - 1).to_string());
             assert!(problem.contains("under the smallest value"), "{problem}");
         }
@@ -111,6 +110,7 @@ fn each_kind_of_bad_value_gets_a_sentence() {
         ("keepalive_ms", "-5", "keepalive_ms is \"-5\", which is not a whole number"),
         ("rooms_max", "1e6", "is \"1e6\", which is not a whole number"),
         ("rooms_max", "99999999999999999999", "over the largest value 16777216 rooms"),
+        ("keepalive_ms", "999", "keepalive_ms is 999, under the smallest value 1000 ms"),
         ("listen", "localhost:80", "is \"localhost:80\", which is not an IP address with a port"),
         ("listen", "127.0.0.1", "which is not an IP address with a port"),
         ("listen", "off", "which is not an IP address with a port"),

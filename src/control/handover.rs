@@ -1,6 +1,8 @@
 //! Plain HTTP that arrived on the public port: the shard hands over the socket together with
 //! the bytes it has read, and the router here answers.
 //!
+//! The admin port is served the same way, from its own listener.
+//!
 //! One request a connection, then close. A kept connection could bring a WebSocket upgrade
 //! next (proxies reuse idle connections for anything), and a socket that has left its ring
 //! cannot go back; closing also leaves no idle connections to bound. The price is one
