@@ -68,6 +68,8 @@ fn flag(setting: &'static Setting) -> Arg {
         .value_name(setting.kind.placeholder())
         .hide(setting.is_hidden)
         .allow_hyphen_values(true)
+        // The last one wins, so that a wrapper script's flags can be overridden.
+        .overrides_with(setting.name)
         .help_heading(setting.group)
         .help(format!("{} [default: {}]", first_sentence.trim(), setting.default))
         .long_help(setting.paragraph());

@@ -144,9 +144,11 @@ impl Tail<'_> {
         let since = self.position.map(|position| format!("since={position}"));
         let history = self.options.history.map(|comments| format!("history={comments}"));
         let query: Vec<String> = since.into_iter().chain(history).collect();
+        let mark = if query.is_empty() { "" } else { "?" };
+        let query = query.join("&");
         let NodeUrl { authority, prefix } = &self.url;
-        let url =
-            format!("ws://{authority}{prefix}/v1/events/{}/live?{}", self.event, query.join("&"));
+        let event = &self.event;
+        let url = format!("ws://{authority}{prefix}/v1/events/{event}/live{mark}{query}");
         match tungstenite::client(url, stream) {
             Ok((socket, _)) => Ok(socket),
             Err(HandshakeError::Failure(why)) => Err(refused(why)),

@@ -84,6 +84,9 @@ pub(super) fn warnings(loaded: &Loaded) -> Vec<String> {
              reaches it may drain this node"
         ));
     }
+    if server.conformance_echo {
+        warnings.push("conformance_echo is on: this node echoes and serves no events".into());
+    }
     warnings
 }
 

@@ -67,9 +67,9 @@ fn unknown(key: &str, value: &DeValue<'_>) -> String {
 
 /// The text one would have typed as a flag for this value.
 fn value_text(setting: &Setting, value: &DeValue<'_>) -> Result<String, String> {
-    let is_number = matches!(setting.kind, Kind::Number { .. } | Kind::NumberOrAuto { .. });
+    let is_number = setting.kind.bounds().is_some();
     let wrong = || {
-        let article = if value.type_str() == "integer" { "an" } else { "a" };
+        let article = if value.type_str().starts_with(['a', 'i']) { "an" } else { "a" };
         Err(format!(
             "{} is {article} {} here, but takes {}",
             setting.name,

@@ -97,7 +97,7 @@ limits! {
         private_queue_bytes_max = "65536", bytes(4_096, 64 * MIB),
             "Bytes waiting for one connection alone (acks, errors, pongs); more closes it with \
              1008.";
-        keepalive_ms = "50000", ms(0, DAY_MS),
+        keepalive_ms = "50000", Kind::NumberOrZero { unit: "ms", min: 1_000, max: DAY_MS },
             "Silence after which a connection is pinged; two silent intervals end it. Keep it \
              under the idle time-out of proxies on the way (often 60 s). 0 is no keepalive.";
         close_ms_max = "5000", ms(100, 600_000),

@@ -64,7 +64,7 @@ server_settings! {
             "How many shards to run, each one thread pinned to one CPU. `auto` is one for each \
              CPU of `cpus`; more shards than CPUs share them.";
         rings_per_shard: u32 = "0",
-            Kind::Number { unit: "rings", min: 0, max: 256 }, Restart,
+            Kind::NumberOrZero { unit: "rings", min: 1, max: 256 }, Restart,
             "Private io_uring rings of each shard. A ring holds at most RLIMIT_NOFILE sockets \
              (and 32768), and everyone may be in one room, so every shard must be able to hold \
              connections_max. 0 takes as many as that needs.";
@@ -81,7 +81,7 @@ server_settings! {
             "SO_SNDBUF of each connection: what the kernel may hold for a viewer that does not \
              read. More costs memory per stalled viewer, less makes sends short.";
         user_timeout_ms: u32 = "30000",
-            Kind::Number { unit: "ms", min: 0, max: 3_600_000 }, Restart,
+            Kind::NumberOrZero { unit: "ms", min: 1_000, max: 3_600_000 }, Restart,
             "TCP_USER_TIMEOUT: how long sent bytes may stay unacknowledged before the kernel \
              ends the connection. 0 leaves it to the kernel (about 15 minutes).";
         http_connections_max: u32 = "256",

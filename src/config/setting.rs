@@ -29,7 +29,16 @@ pub enum Kind {
         /// Largest value.
         max: u64,
     },
-    /// A whole number as above, or `auto`.
+    /// 0, which turns something off, or a whole number within `min..=max`.
+    NumberOrZero {
+        /// What is counted.
+        unit: &'static str,
+        /// Smallest value besides 0.
+        min: u64,
+        /// Largest value.
+        max: u64,
+    },
+    /// A whole number within `min..=max`, or `auto`.
     NumberOrAuto {
         /// What is counted.
         unit: &'static str,
@@ -58,6 +67,7 @@ impl Kind {
     pub fn range(&self) -> String {
         match self {
             Self::Number { unit, min, max } => format!("{min} to {max} {unit}"),
+            Self::NumberOrZero { unit, min, max } => format!("0, or {min} to {max} {unit}"),
             Self::NumberOrAuto { unit, min, max } => format!("auto, or {min} to {max} {unit}"),
             Self::Address => "an IP address with a port, as in 0.0.0.0:8080 or [::]:8080".into(),
             Self::AddressOrOff => "an IP address with a port, or off".into(),
@@ -72,9 +82,9 @@ impl Kind {
     #[must_use]
     pub fn placeholder(&self) -> String {
         match self {
-            Self::Number { unit, .. } | Self::NumberOrAuto { unit, .. } => {
-                unit.to_uppercase().replace(' ', "_")
-            }
+            Self::Number { unit, .. }
+            | Self::NumberOrZero { unit, .. }
+            | Self::NumberOrAuto { unit, .. } => unit.to_uppercase(),
             Self::Address | Self::AddressOrOff => "IP:PORT".into(),
             Self::NameOrAuto => "NAME".into(),
             Self::CpusOrAuto => "CPUS".into(),
@@ -83,11 +93,22 @@ impl Kind {
         }
     }
 
+    /// Unit, smallest and largest value, where it holds a number.
+    #[must_use]
+    pub fn bounds(&self) -> Option<(&'static str, u64, u64)> {
+        match *self {
+            Self::Number { unit, min, max }
+            | Self::NumberOrZero { unit, min, max }
+            | Self::NumberOrAuto { unit, min, max } => Some((unit, min, max)),
+            _ => None,
+        }
+    }
+
     /// Whether the file writes this value without quotes.
     #[must_use]
     pub fn is_bare(&self, text: &str) -> bool {
         match self {
-            Self::Number { .. } | Self::Switch => true,
+            Self::Number { .. } | Self::NumberOrZero { .. } | Self::Switch => true,
             Self::NumberOrAuto { .. } => text != "auto",
             _ => false,
         }

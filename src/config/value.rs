@@ -37,17 +37,16 @@ pub struct CpuList(pub Vec<usize>);
 const CPU_MAX: usize = 4_095;
 
 fn number(text: &str, kind: &Kind) -> Result<u64, String> {
-    let (Kind::Number { unit, min, max } | Kind::NumberOrAuto { unit, min, max }) = kind else {
-        unreachable!("a number field stands on a row of a number kind");
-    };
+    let (unit, min, max) = kind.bounds().expect("a number field stands on a row of a number kind");
     let plain = text.replace('_', "");
     let digits_only = !plain.is_empty() && plain.bytes().all(|b| b.is_ascii_digit());
     if !digits_only {
         return Err(format!("is \"{text}\", which is not a whole number ({})", kind.range()));
     }
     match plain.parse::<u64>() {
-        Ok(n) if n < *min => Err(format!("is {text}, under the smallest value {min} {unit}")),
-        Ok(n) if n <= *max => Ok(n),
+        Ok(0) if matches!(kind, Kind::NumberOrZero { .. }) => Ok(0),
+        Ok(n) if n < min => Err(format!("is {text}, under the smallest value {min} {unit}")),
+        Ok(n) if n <= max => Ok(n),
         _ => Err(format!("is {text}, over the largest value {max} {unit}")),
     }
 }

@@ -5,6 +5,7 @@
 //! request that names an `Origin`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -12,10 +13,41 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+use tracing::{info, warn};
 
 use super::answer::{Refused, method_not_allowed, not_found};
 use super::node::Node;
 use super::{drain, health, metrics};
+use crate::link::Handover;
+
+/// Requests served at the same time; more are answered 503. Scrapers and operators are few.
+pub(super) const CONNECTIONS_MAX: usize = 64;
+/// The pause after a failed accept: what failed it (out of descriptors) takes time to pass.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Accepts for the router, which serves as it serves what shards hand over: within the same
+/// time-outs, one request a connection.
+pub(super) async fn accept(listener: TcpListener, accepted: mpsc::Sender<Handover>) {
+    loop {
+        let next = listener.accept().await.and_then(|(stream, peer)| {
+            Ok(Handover { stream: stream.into_std()?, read: Vec::new(), peer })
+        });
+        match next {
+            Ok(connection) => {
+                if accepted.send(connection).await.is_err() {
+                    return;
+                }
+            }
+            Err(why) => {
+                warn!(%why, "the admin port could not accept");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
 
 /// The router behind the admin port.
 pub(super) fn router(node: Arc<Node>) -> Router {
@@ -61,7 +93,7 @@ async fn begin_drain(
     refuse_browsers(&headers)?;
     node.readiness.drain();
     let spread_ms = drain::begin(&node).await;
-    tracing::info!(spread_ms, "draining, on request of the admin port");
+    info!(spread_ms, "draining, on request of the admin port");
     Ok((StatusCode::ACCEPTED, Json(json!({ "draining": true, "spread_ms": spread_ms })))
         .into_response())
 }
@@ -76,6 +108,6 @@ async fn undo_drain(
         return Err(Refused::new(StatusCode::CONFLICT, "ending", message));
     }
     drain::undo(&node).await;
-    tracing::info!("no longer draining, on request of the admin port");
+    info!("no longer draining, on request of the admin port");
     Ok(Json(json!({ "draining": false })))
 }

@@ -1,12 +1,15 @@
 //! Plain HTTP that arrived on the public port: the shard hands over the socket together with
 //! the bytes it has read, and the router here answers.
 //!
+//! The admin port is served the same way, from its own listener.
+//!
 //! One request a connection, then close. A kept connection could bring a WebSocket upgrade
 //! next (proxies reuse idle connections for anything), and a socket that has left its ring
 //! cannot go back; closing also leaves no idle connections to bound. The price is one
 //! handshake a REST call.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -29,9 +32,12 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// From handover to the last byte of the answer, body included. A slower peer is cut off.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Reads spent on what a refused peer has already sent: 64 KiB, about a receive buffer.
+const REFUSED_READS_MAX: usize = 16;
+
 /// What a refused connection reads. Written in one go into an empty socket buffer.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n\
-    retry-after: 2\r\nconnection: close\r\ncontent-length: 75\r\n\r\n\
+    retry-after: 2\r\nconnection: close\r\ncontent-length: 76\r\n\r\n\
     {\"code\":\"overloaded\",\"message\":\"too many HTTP requests at once; try again\"}\n";
 
 /// Serves sockets as the shards hand them over, at most `connections_max` at a time, until no
@@ -44,9 +50,8 @@ pub(super) async fn serve(
     let permits = Arc::new(Semaphore::new(connections_max));
     while let Some(handover) = handovers.recv().await {
         let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
-            let mut stream = &handover.stream;
-            // Overload: whoever cannot read this at once gets the close alone.
-            let _ = stream.write(FULL);
+            // Overload: whoever cannot take this at once gets the close alone.
+            let _ = refuse(&handover.stream);
             continue;
         };
         let router = router.clone();
@@ -58,6 +63,21 @@ pub(super) async fn serve(
             drop(permit);
         });
     }
+}
+
+/// Answers 503 on a non-blocking socket, without ever waiting for the peer.
+fn refuse(mut stream: &std::net::TcpStream) -> io::Result<()> {
+    stream.set_nonblocking(true)?;
+    stream.write_all(FULL)?;
+    stream.shutdown(Shutdown::Write)?;
+    // Closing over unread bytes would send a reset, which can overtake the answer.
+    let mut rest = [0; 4_096];
+    for _ in 0..REFUSED_READS_MAX {
+        if stream.read(&mut rest)? == 0 {
+            break;
+        }
+    }
+    Ok(())
 }
 
 async fn serve_one(handover: Handover, router: Router) -> Result<(), ServeError> {

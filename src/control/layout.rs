@@ -157,8 +157,6 @@ fn rings(loaded: &Loaded, host: &Host) -> Result<(u64, u64), Problem> {
 }
 
 fn rings_max() -> u64 {
-    match find("rings_per_shard").expect("the table has rings_per_shard").kind {
-        crate::config::Kind::Number { max, .. } => max,
-        _ => unreachable!("rings_per_shard is a number"),
-    }
+    let setting = find("rings_per_shard").expect("the table has rings_per_shard");
+    setting.kind.bounds().expect("rings_per_shard is a number").2
 }

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use uproar_engine::control::{Reply, Request};
 use uproar_engine::ids::EventId;
 use uproar_engine::limits::Limits;
+use uproar_engine::placement::home_shard;
 use uproar_engine::report::Report;
 
 use super::layout::Layout;
@@ -119,9 +120,4 @@ async fn ask(port: &ShardPort, request: Request) -> Result<Reply, NoAnswer> {
         Ok(answer) => Ok(answer?),
         Err(_) => Err(NoAnswer::Late),
     }
-}
-
-/// The home shard of an event.
-fn home_shard(event: &str, shards: u32) -> u32 {
-    event.bytes().fold(0u32, |hash, b| hash.wrapping_mul(31).wrapping_add(b.into())) % shards
 }

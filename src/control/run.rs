@@ -86,12 +86,10 @@ impl ControlPlane {
         if let Some(admin) = admin {
             admin.set_nonblocking(true)?;
             let admin = tokio::net::TcpListener::from_std(admin)?;
+            let (sender, accepted) = mpsc::channel(1);
             let router = admin::router(Arc::clone(&node));
-            tokio::spawn(async move {
-                if let Err(why) = axum::serve(admin, router).await {
-                    error!(%why, "the admin port is closed; everything else goes on");
-                }
-            });
+            tokio::spawn(admin::accept(admin, sender));
+            tokio::spawn(handover::serve(accepted, router, admin::CONNECTIONS_MAX));
         }
         tokio::spawn(watch(Arc::clone(&node)));
         node.readiness.start();

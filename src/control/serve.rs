@@ -14,7 +14,7 @@ use super::layout::Layout;
 use super::logging;
 use super::node::Node;
 use super::run::{ControlPlane, Ended};
-use crate::config::{Loaded, Problem, Problems, Sources};
+use crate::config::{Loaded, Problem, Problems, Sources, documented};
 use crate::link::HANDOVERS_MAX;
 use crate::shard::{self, LaunchError, Plan};
 
@@ -88,5 +88,8 @@ fn announce(loaded: &Loaded, layout: &Layout, bound: &Bound) {
         connections_max = loaded.config.limits.connections_max,
         "starting"
     );
-    info!(limits = ?loaded.config.limits, "limits");
+    let settings: Vec<String> = documented()
+        .map(|setting| format!("{}={}", setting.name, setting.value(&loaded.config)))
+        .collect();
+    info!("settings: {}", settings.join(" "));
 }

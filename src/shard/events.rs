@@ -79,13 +79,7 @@ impl Driver {
         self.sockets.read(id);
     }
 
-    fn read_ended(
-        &mut self,
-        now: Now,
-        ring: usize,
-        id: Id,
-        result: io::Result<Option<Buffer>>,
-    ) {
+    fn read_ended(&mut self, now: Now, ring: usize, id: Id, result: io::Result<Option<Buffer>>) {
         let is_known = self.sockets.get(id).map(|place| place.is_reading = false).is_some();
         match result {
             Ok(Some(buffer)) => {

@@ -122,7 +122,8 @@ mod tests {
 
     #[test]
     fn the_cpu_line_is_found_and_its_interrupt_fields_added() {
-        let stat = "cpu  9 9 9 9 9 9 9 9 0 0\ncpu1 1 0 0 5 0 1 1 0 0 0\ncpu10 1 2 3 4 5 6 7 8 0 0\n";
+        let stat =
+            "cpu  9 9 9 9 9 9 9 9 0 0\ncpu1 1 0 0 5 0 1 1 0 0 0\ncpu10 1 2 3 4 5 6 7 8 0 0\n";
         assert_eq!(softirq_jiffies(stat, 10), Some(13));
         assert_eq!(softirq_jiffies(stat, 1), Some(2));
         assert_eq!(softirq_jiffies(stat, 2), None);

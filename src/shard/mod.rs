@@ -151,11 +151,8 @@ pub fn launch(plan: Plan, handovers: mpsc::Sender<Handover>) -> Result<Shards, L
             outbox: links[shard].clone(),
             started,
         };
-        let config = RingConfig {
-            slots: plan.slots_per_ring,
-            buffers: BUFFERS,
-            buffer_bytes: BUFFER_BYTES,
-        };
+        let config =
+            RingConfig { slots: plan.slots_per_ring, buffers: BUFFERS, buffer_bytes: BUFFER_BYTES };
         let rings_per_shard = plan.rings_per_shard;
         LocalExecutorBuilder::new(Placement::Fixed(plan.cpus[shard]))
             .name(&format!("shard-{shard}"))
@@ -212,9 +209,7 @@ fn introduce(made: &[Made], slots: u32, cpus: &[usize]) -> Result<(), LaunchErro
     }
     let neighbours = Arc::new(neighbours);
     for (shard, (_, tell_neighbours, _)) in made.iter().enumerate() {
-        tell_neighbours
-            .send(Arc::clone(&neighbours))
-            .map_err(|_| LaunchError::Died { shard })?;
+        tell_neighbours.send(Arc::clone(&neighbours)).map_err(|_| LaunchError::Died { shard })?;
     }
     Ok(())
 }

@@ -59,8 +59,14 @@ static ROWS: &[Row] = &[
     gauge("uproar_handshakes", "Sockets that have not finished their request yet.", |r| {
         r.handshakes
     }),
-    counter("uproar_accepts_total", "Sockets accepted.", |r| r.counters.accepts),
-    counter("uproar_upgrades_total", "Upgrades answered 101.", |r| r.counters.upgrades),
+    counter("uproar_accepts_total", "Sockets accepted, whatever came of them.", |r| {
+        r.counters.accepts
+    }),
+    counter(
+        "uproar_upgrades_total",
+        "Upgrades answered 101, each one more live connection.",
+        |r| r.counters.upgrades,
+    ),
     counter("uproar_handovers_total", "Plain HTTP requests handed to the control plane.", |r| {
         r.counters.handovers
     }),
@@ -139,7 +145,7 @@ static ROWS: &[Row] = &[
     },
     gauge(
         "uproar_pass_lag_frames_max",
-        "How far behind its room a viewer was at most when a pass reached it, in comments.",
+        "How far behind its room a viewer was at most when a pass reached it, in comments, since start.",
         |r| r.counters.pass_lag_frames_max,
     ),
     // Rooms, logs and memory.

@@ -1,0 +1,183 @@
+//! The binary as an operator types it: exit codes, sentences on stderr, `post` and `config`.
+
+mod fake;
+
+use std::process::{Command, Output};
+
+use fake::TestNode;
+
+fn uproar(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_uproar"));
+    command.args(args);
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("UPROAR_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn run(args: &[&str]) -> Output {
+    uproar(args).output().expect("the binary runs")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn a_bad_setting_is_one_sentence_and_exit_code_78() {
+    for (args, sentence) in [
+        (
+            &["--shards", "0"][..],
+            "uproar: --shards: shards is 0, under the smallest value 1 shards\n",
+        ),
+        (&["--listen", "here"], "uproar: --listen: listen is \"here\", which is not an IP address"),
+        (
+            &["--cpus", "4095"],
+            "uproar: --cpus: cpus names CPU 4095, which this process may not use",
+        ),
+        (&["--drain-spread-ms", "60000"], "drain_spread_ms is 60000, over drain_deadline_ms"),
+        (
+            &["--rings-per-shard", "1", "--connections-max", "9000000"],
+            "rings_per_shard is 1: rings",
+        ),
+        (&["--config", "/nowhere.toml"], "cannot read the configuration file /nowhere.toml"),
+        (&["--rooms-max", "1", "--shards", "2"], "rooms_max is 1, but 2 shards divide it"),
+    ] {
+        let output = run(&[&["serve"], args].concat());
+        let stderr = stderr(&output);
+        assert_eq!(output.status.code(), Some(78), "{args:?}: {stderr}");
+        assert!(stderr.contains(sentence), "{args:?}: {stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{args:?}: {stderr}");
+        assert!(!stderr.contains("panicked"));
+    }
+}
+
+#[test]
+fn a_bad_variable_is_named() {
+    let output = uproar(&["serve"]).env("UPROAR_SHARDS", "many").output().unwrap();
+    assert_eq!(output.status.code(), Some(78));
+    assert!(stderr(&output).starts_with("uproar: UPROAR_SHARDS: shards is \"many\""));
+}
+
+#[test]
+fn all_bad_settings_are_reported_at_once() {
+    let output = run(&["config", "show", "--shards", "0", "--admin", "x", "--rooms-max", "0"]);
+    assert_eq!(output.status.code(), Some(78));
+    assert_eq!(stderr(&output).lines().count(), 3, "{}", stderr(&output));
+}
+
+#[test]
+fn usage_errors_are_claps() {
+    let output = run(&["serve", "--shard", "2"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("--shards"), "{}", stderr(&output));
+    assert_eq!(run(&[]).status.code(), Some(2));
+}
+
+#[test]
+fn a_port_in_use_is_said_so_before_anything_starts() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = taken.local_addr().unwrap().to_string();
+    for args in
+        [["--listen", &addr, "--admin", "off"], ["--admin", &addr, "--listen", "127.0.0.1:0"]]
+    {
+        let output = run(&[&["serve"], &args[..]].concat());
+        let stderr = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains(&format!("cannot listen on {addr}")), "{stderr}");
+        assert!(stderr.contains("the port is in use; `ss -ltnp"), "{stderr}");
+    }
+}
+
+#[test]
+fn an_address_of_another_host_is_said_so() {
+    // TEST-NET-1 (RFC 5737) is no address of any host.
+    let output = run(&["serve", "--listen", "192.0.2.1:0", "--admin", "off"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("no interface of this host has that address"));
+}
+
+#[test]
+fn help_explains_every_documented_setting_and_hides_the_others() {
+    let help = stdout(&run(&["serve", "--help"]));
+    for setting in uproar::config::documented() {
+        assert!(help.contains(&format!("--{} ", setting.flag())), "{}", setting.name);
+    }
+    assert!(!help.contains("conformance"));
+}
+
+#[test]
+fn config_check_accepts_what_config_default_prints() {
+    let path = std::env::temp_dir().join(format!("uproar-{}-cli.toml", std::process::id()));
+    std::fs::write(&path, run(&["config", "default"]).stdout).unwrap();
+    let good = run(&["config", "check", path.to_str().unwrap()]);
+    std::fs::write(&path, "shard = 2\nrooms_max = \"x\"\n").unwrap();
+    let bad = run(&["config", "check", path.to_str().unwrap()]);
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(good.status.code(), Some(0), "{}", stderr(&good));
+    assert_eq!(bad.status.code(), Some(78));
+    let expected = format!(
+        "uproar: {0}:1: shard is not a setting; did you mean shards?\n\
+         uproar: {0}:2: rooms_max is a string here, but takes 1 to 16777216 rooms\n",
+        path.display()
+    );
+    assert_eq!(stderr(&bad), expected);
+}
+
+#[test]
+fn config_show_names_flags_variables_and_the_file_by_variable() {
+    let path = std::env::temp_dir().join(format!("uproar-{}-show.toml", std::process::id()));
+    std::fs::write(&path, "\nrooms_max = 7\n").unwrap();
+    let output = uproar(&["config", "show", "--shards", "2"])
+        .env("UPROAR_KEEPALIVE_MS", "9000")
+        .env("UPROAR_CONFIG", &path)
+        .output()
+        .unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let shown = stdout(&output);
+    let origin = |key: &str| {
+        let line = shown.lines().find(|line| line.starts_with(&format!("{key} = ")));
+        line.and_then(|line| line.split_once("# ")).map(|(_, origin)| origin.to_owned())
+    };
+    assert_eq!(origin("shards").as_deref(), Some("--shards"));
+    assert_eq!(origin("keepalive_ms").as_deref(), Some("UPROAR_KEEPALIVE_MS"));
+    assert_eq!(origin("rooms_max"), Some(format!("{}:2", path.display())));
+    assert_eq!(origin("listen").as_deref(), Some("default"));
+}
+
+#[test]
+fn post_prints_the_id_and_the_node_has_the_comment() {
+    let node = TestNode::start(&[]);
+    let url = format!("http://{}", node.public);
+    let output =
+        run(&["post", "final", "hello there", "--user", "u1", "--name", "Ann", "--url", &url]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stdout(&output).ends_with(" at offset 1\n"), "{}", stdout(&output));
+    let comment = &node.get("/v1/events/final/comments").json()["comments"][0];
+    assert_eq!((&comment["text"], &comment["user"]), (&"hello there".into(), &"u1".into()));
+
+    let refused = run(&["post", "final", "", "--url", &url]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert_eq!(stderr(&refused), "uproar: refused with 400 empty: the text is empty\n");
+}
+
+#[test]
+fn clients_say_what_is_wrong_with_an_address() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = closed.local_addr().unwrap().to_string();
+    drop(closed);
+    for (args, sentence) in [
+        (["post", "e", "x", "--url", &format!("http://{addr}")], "is the node running?"),
+        (["tail", "e", "--json", "--url", &format!("ws://{addr}")], "is the node running?"),
+        (["tail", "e", "--json", "--url", "wss://x"], "speaks no TLS"),
+        (["tail", "a b", "--json", "--url", "ws://x"], "an event id is 1 to 128 of"),
+    ] {
+        let output = run(&args);
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        assert!(stderr(&output).contains(sentence), "{args:?}: {}", stderr(&output));
+    }
+}
