@@ -36,9 +36,9 @@ pub struct Fanout {
 }
 
 impl Fanout {
-    /// A feed has frames that some members have not been sent.
+    /// A feed has frames that some members have not been sent, or lacks some itself.
     pub fn notify(&mut self, now_us: u64, key: FeedKey, feed: &mut Feed) {
-        if feed.phase != Phase::Idle || feed.members.is_empty() {
+        if feed.phase != Phase::Idle {
             return;
         }
         if feed.rest_until_us > now_us {

@@ -300,6 +300,13 @@ impl Room {
         stop == canonical.log.end()
     }
 
+    /// Whether the feed of `codec` has all frames; a replica has what its home shard derived.
+    #[must_use]
+    pub fn is_derived(&self, codec: Codec) -> bool {
+        let Role::Home(_) = self.role else { return true };
+        self.feed(codec).is_none_or(|feed| feed.log.end() == self.canonical().end())
+    }
+
     /// Home: drops old frames until the room is within its own limits. Returns how many went.
     pub fn trim_to_limits(&mut self, limits: &Limits) -> u64 {
         let mut gone = 0;

@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use super::{Engine, Half, Output};
 use crate::codec::{self, Codec, Notice};
 use crate::connection::{Author, Connection, Leaving, Phase};
-use crate::fanout::FeedKey;
 use crate::http::{self, Rejection, Upgrade};
 use crate::ids::{EventId, Position};
 use crate::mesh::{Join, MeshMessage, Spread};
@@ -73,6 +72,7 @@ impl Engine {
         let id = self.home_room(now, &join.upgrade.event)?;
         let room = self.rooms.table.get_mut(id).expect("the room was just found");
         room.open_feed(join.upgrade.codec, &self.limits);
+        self.wake_feeds(now, id);
         Some(id)
     }
 
@@ -259,10 +259,6 @@ impl Engine {
         };
         let member = feed.members.len() as u32;
         feed.members.push(Member::held(id.index, cursor));
-        // A view that has not caught up with its log is derived by a pass.
-        if feed.log.end() <= head.offset {
-            self.fanout.notify(now.mono_us, FeedKey::new(room_id, upgrade.codec), feed);
-        }
         let welcome = Notice::Welcome {
             event: upgrade.event.as_str(),
             node: &self.setup.node,

@@ -125,27 +125,33 @@ impl Engine {
     /// After an append: wakes feeds here, tells followers, keeps the logs within their limits.
     fn log_grew(&mut self, now: Now, room_id: Id) {
         self.wake_feeds(now, room_id);
-        let room = self.rooms.table.get_mut(room_id).expect("the room was just appended to");
-        if let Role::Home(home) = &mut room.role {
-            for (follower, outbox) in home.followers.iter_mut().zip(&mut self.outboxes) {
-                if follower.grants > 0 && !follower.is_hinted {
-                    follower.is_hinted = true;
-                    outbox.appended.push_back(room_id);
-                }
-            }
-        }
+        self.hint_followers(room_id);
         self.warm(room_id);
         self.limit_logs(room_id);
+    }
+
+    /// Tells the replicas of a room that its logs have grown.
+    fn hint_followers(&mut self, room_id: Id) {
+        let Some(room) = self.rooms.table.get_mut(room_id) else { return };
+        let Role::Home(home) = &mut room.role else { return };
+        for (follower, outbox) in home.followers.iter_mut().zip(&mut self.outboxes) {
+            if follower.grants > 0 && !follower.is_hinted {
+                follower.is_hinted = true;
+                outbox.appended.push_back(room_id);
+            }
+        }
     }
 
     /// Brings the view of a room closer to its canonical log. True when it is there.
     pub(super) fn derive_step(&mut self, room_id: Id) -> bool {
         let Some(room) = self.rooms.table.get_mut(room_id) else { return true };
-        let before = room.log_bytes();
-        let is_derived = room.derive(&mut self.scratch);
-        if room.log_bytes() != before {
-            self.limit_logs(room_id);
+        if Codec::ALL.into_iter().all(|codec| room.is_derived(codec)) {
+            return true;
         }
+        let is_derived = room.derive(&mut self.scratch);
+        // Nobody here may read the view: its subscribers can all be on other shards.
+        self.hint_followers(room_id);
+        self.limit_logs(room_id);
         is_derived
     }
 
@@ -180,7 +186,10 @@ impl Engine {
     pub(super) fn wake_feeds(&mut self, now: Now, room_id: Id) {
         let Some(room) = self.rooms.table.get_mut(room_id) else { return };
         for codec in Codec::ALL {
-            if let Some(feed) = room.feed_mut(codec) {
+            let is_derived = room.is_derived(codec);
+            if let Some(feed) = room.feed_mut(codec)
+                && !(feed.members.is_empty() && is_derived)
+            {
                 self.fanout.notify(now.mono_us, FeedKey::new(room_id, codec), feed);
             }
         }

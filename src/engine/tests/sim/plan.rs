@@ -42,7 +42,7 @@ impl Plan {
             stall_ms_max: between(3_000, 10_000),
             private_queue_bytes_max: between(1_200, 6_000),
             keepalive_ms: [0, 4_000, 50_000][between(0, 2) as usize],
-            close_ms_max: between(500, 5_000),
+            close_ms_max: between(2_000, 5_000),
             spread_subscribers_min: between(0, 8),
             cpu_target_percent: 70,
             coalesce_ms_max: between(0, 250),
