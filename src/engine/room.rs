@@ -347,6 +347,12 @@ impl Room {
         self.feeds.iter().flatten().map(|feed| &feed.log)
     }
 
+    /// The end of each feed's log.
+    #[must_use]
+    pub fn ends(&self) -> [Option<u64>; Codec::ALL.len()] {
+        Codec::ALL.map(|codec| self.feed(codec).map(|feed| feed.log.end()))
+    }
+
     /// Replica: sees what the home shard has appended.
     pub fn sync(&mut self) {
         for feed in self.feeds.iter_mut().flatten() {

@@ -43,8 +43,11 @@ impl Engine {
     pub(super) fn catch_up(&mut self, now: Now, room_id: Id) {
         let Some(room) = self.rooms.table.get_mut(room_id) else { return };
         if matches!(room.role, Role::Replica(_)) {
+            let before = room.ends();
             room.sync();
-            self.wake_feeds(now, room_id);
+            if room.ends() != before {
+                self.wake_feeds(now, room_id);
+            }
         }
     }
 

@@ -72,7 +72,10 @@ impl Engine {
         let id = self.home_room(now, &join.upgrade.event)?;
         let room = self.rooms.table.get_mut(id).expect("the room was just found");
         room.open_feed(join.upgrade.codec, &self.limits);
-        self.wake_feeds(now, id);
+        // A pass derives it; without this a join would start one over all subscribers.
+        if !room.is_derived(join.upgrade.codec) {
+            self.wake_feeds(now, id);
+        }
         Some(id)
     }
 

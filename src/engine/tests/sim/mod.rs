@@ -138,7 +138,6 @@ fn calm(world: &mut World) {
         world.check();
     }
     assert!(world.is_mesh_empty(), "the mesh comes to rest");
-    if std::env::var("DBG").is_ok() { for s in &world.shards { eprintln!("{:#?}", s.engine); } }
     everything_arrived(world);
     world.is_calm = false;
 }
