@@ -6,6 +6,9 @@ use crate::codec::Codec;
 use crate::connection::{Phase, Private};
 use crate::room;
 
+/// What may stand in a private queue beyond its limit: a close frame or a refusal, in bytes.
+const LAST_BYTES_MAX: u32 = 512;
+
 impl Engine {
     /// Asserts what must hold between any two calls.
     pub fn check(&self) {
@@ -49,6 +52,12 @@ impl Engine {
                 }
                 Phase::Echo | Phase::Closing { .. } => {}
             }
+            assert!(
+                connection.private_len()
+                    <= (self.limits.private_queue_bytes_max + LAST_BYTES_MAX) as usize,
+                "a private queue of {} bytes",
+                connection.private_len()
+            );
             assert!(
                 connection.private.is_none() || connection.is_ready || connection.is_blocked,
                 "private bytes leave by the ready queue"

@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use sim::{Story, run};
 
 /// Seeds of the ordinary run.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 200;
 
 /// Runs a seed; a failure says how to see it again.
 fn run_loudly(seed: u64) -> Story {

@@ -19,8 +19,8 @@ type Action = fn(&mut World);
 
 /// The actions with their weights.
 const ACTIONS: &[(u32, Action)] = &[
-    (14, connect),
-    (4, resume),
+    (20, connect),
+    (8, resume),
     (2, ask_oddly),
     (16, post),
     (3, post_badly),
@@ -35,7 +35,7 @@ const ACTIONS: &[(u32, Action)] = &[
     (3, unstall),
     (1, stall_shard),
     (1, drain),
-    (2, undrain),
+    (9, undrain),
     (1, reload),
     (2, jump_wall_clock),
     (1, leap),
@@ -133,7 +133,7 @@ fn request_of(world: &mut World, ask: &Ask) -> Vec<u8> {
 
 fn connect(world: &mut World) {
     // Big plans fill quickly.
-    let count = if world.plan.viewers_max > 100 { 1 + world.random.below(40) } else { 1 };
+    let count = if world.plan.viewers_max > 100 { 1 + world.random.below(80) } else { 1 };
     for _ in 0..count {
         let ask = ask(world);
         let request = request_of(world, &ask);
@@ -215,10 +215,13 @@ fn post_from(world: &mut World, index: usize) {
         (None, _) => next_text(world, event),
     };
     world.oracle.posted(event, &text);
+    if let (Some(key), Some(user)) = (&key, &world.viewers[index].ask.user) {
+        world.oracle.sends_key(event, user, key, world.now.mono_us);
+    }
     let reference = format!("r{}", world.random.bits() >> 30);
     let mask = mask(world);
     let bytes = wire::post(is_binary, Some(&reference), key.as_deref(), &text, mask);
-    let posted = Posted { text, key, at_us: world.now.mono_us, must_fail: None };
+    let posted = Posted { text, key, must_fail: None };
     world.viewers[index].pending.insert(reference, posted);
     send(world, index, &bytes);
 }
@@ -249,8 +252,7 @@ fn post_badly(world: &mut World) {
         _ => ("fine".into(), Some("k".repeat(65)), "bad_text"),
     };
     let bytes = wire::post(is_binary, Some(&reference), key.as_deref(), &text, mask);
-    let at_us = world.now.mono_us;
-    let posted = Posted { text, key: None, at_us, must_fail: Some(code) };
+    let posted = Posted { text, key: None, must_fail: Some(code) };
     world.viewers[index].pending.insert(reference, posted);
     send(world, index, &bytes);
 }
@@ -264,6 +266,9 @@ fn post_over_http(world: &mut World) {
         None => next_text(world, event),
     };
     world.oracle.posted(event, &text);
+    if let Some(key) = &key {
+        world.oracle.sends_key(event, &user, key, world.now.mono_us);
+    }
     let request = Request::Post {
         event: event_id(event),
         user: Some(user.clone().into()),
@@ -276,9 +281,8 @@ fn post_over_http(world: &mut World) {
             let (id, epoch) = (u128::from_be_bytes(id.0), position.epoch);
             world.oracle.ack(event, epoch, position.offset, id, &text);
             if let Some(key) = key {
-                let now = world.now.mono_us;
-                let place = (id, position.offset);
-                world.oracle.keyed((event, epoch), (&user, &key), (now, now), place);
+                let (now_us, answer) = (world.now.mono_us, (id, position.offset));
+                world.oracle.keyed((event, epoch), (&user, &key), now_us, answer);
             }
         }
         Reply::Refused(refusal) => {
@@ -390,15 +394,15 @@ fn reload(world: &mut World) {
     limits.coalesce_ms_max = world.random.below(250);
     limits.spread_subscribers_min = world.random.below(9);
     limits.keepalive_ms = [0, 4_000, 50_000][world.random.below(3) as usize];
-    limits.lag_policy =
-        [LagPolicy::Skip, LagPolicy::Evict][world.random.below(2) as usize];
+    limits.lag_policy = [LagPolicy::Skip, LagPolicy::Evict][world.random.below(2) as usize];
     world.plan.limits = limits.clone();
     everywhere(world, || Request::Reload(Box::new(limits.clone())));
 }
 
 fn jump_wall_clock(world: &mut World) {
     let ms = u64::from(world.random.below(100_000));
-    world.now.wall_ms = if world.one_in(2) { world.now.wall_ms - ms } else { world.now.wall_ms + ms };
+    world.now.wall_ms =
+        if world.one_in(2) { world.now.wall_ms - ms } else { world.now.wall_ms + ms };
 }
 
 /// The machine slept: nobody can be blamed for silence.

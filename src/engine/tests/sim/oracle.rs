@@ -21,7 +21,9 @@ pub(crate) struct Oracle {
     /// Where a text without a key has appeared.
     places: BTreeMap<(usize, String), (u64, u64)>,
     acks: BTreeMap<(Log, u64), (u128, String)>,
-    keys: BTreeMap<(Log, String, String), (u64, u128, u64)>,
+    /// When a key of a user was first sent, and what was answered.
+    sent: BTreeMap<(usize, String, String), u64>,
+    keys: BTreeMap<(Log, String, String), (u128, u64)>,
     pub(crate) comments: u64,
     pub(crate) gaps: u64,
     pub(crate) recovered: u64,
@@ -71,24 +73,25 @@ impl Oracle {
         assert_eq!((known.0, &*known.1), (id, text), "acks of {log:?} {offset} agree");
     }
 
-    /// An ack of a post with a key, posted at `posted_us` and acked at `now_us`.
+    /// An ack of a post with a key. Whichever post of that key was appended came after the first
+    /// of them all was sent.
     pub(crate) fn keyed(
         &mut self,
-        (event, epoch): Log,
+        log: Log,
         (user, key): (&str, &str),
-        (posted_us, now_us): (u64, u64),
-        (id, offset): (u128, u64),
+        now_us: u64,
+        answer: (u128, u64),
     ) {
-        let entry = ((event, epoch), user.to_owned(), key.to_owned());
-        match self.keys.get_mut(&entry) {
-            None => {
-                self.keys.insert(entry, (posted_us, id, offset));
-            }
-            Some(known) if now_us - known.0 < KEY_US => {
-                assert_eq!((known.1, known.2), (id, offset), "{entry:?} was appended once");
-                known.0 = known.0.min(posted_us);
-            }
-            Some(known) => *known = (posted_us, id, offset),
+        let sent_us = self.sent[&(log.0, user.to_owned(), key.to_owned())];
+        let entry = (log, user.to_owned(), key.to_owned());
+        let known = *self.keys.entry(entry).or_insert(answer);
+        if now_us - sent_us < KEY_US {
+            assert_eq!(known, answer, "{user} {key} was appended once to {log:?}");
         }
+    }
+
+    /// A post with a key is sent.
+    pub(crate) fn sends_key(&mut self, event: usize, user: &str, key: &str, now_us: u64) {
+        self.sent.entry((event, user.to_owned(), key.to_owned())).or_insert(now_us);
     }
 }

@@ -18,7 +18,7 @@ pub(crate) struct Plan {
 impl Plan {
     pub(crate) fn draw(random: &mut Random) -> Self {
         let mut between = |low: u32, high: u32| low + random.below(high - low + 1);
-        let is_large = between(0, 9) == 0;
+        let is_large = between(0, 19) == 0;
         let shards = between(1, 4);
         let limits = Limits {
             handshake_bytes_max: between(600, 4_000),
@@ -28,13 +28,17 @@ impl Plan {
             comment_bytes_max: between(40, 400),
             posts_per_sec_connection: [0, 0, 0, 5][between(0, 3) as usize],
             posts_per_sec_event: [0, 0, 0, 20][between(0, 3) as usize],
-            connections_max: [5, 1_000, 1_000, 1_000][between(0, 3) as usize],
+            connections_max: if between(0, 7) == 0 { 5 } else { 1_000 },
             connections_per_address_max: 0,
-            rooms_max: [1, 64, 64][between(0, 2) as usize],
+            rooms_max: if between(0, 7) == 0 { 1 } else { 64 },
             room_idle_ms_max: between(200, 3_000),
             log_bytes_max: u64::from(shards * between(3_000, 200_000)),
             room_log_bytes_max: u64::from(between(2_000, 60_000)),
-            room_log_frames_max: if is_large { between(300, 3_000) } else { between(4, 300) },
+            room_log_frames_max: if is_large || between(0, 4) == 0 {
+                between(300, 3_000)
+            } else {
+                between(4, 300)
+            },
             history_frames: between(0, 60),
             history_frames_max: between(60, 200),
             lag_policy: [LagPolicy::Skip, LagPolicy::Skip, LagPolicy::Evict]

@@ -51,7 +51,6 @@ pub(crate) struct Ask {
 pub(crate) struct Posted {
     pub(crate) text: String,
     pub(crate) key: Option<String>,
-    pub(crate) at_us: u64,
     /// The code it must be refused with.
     pub(crate) must_fail: Option<&'static str>,
 }
@@ -173,7 +172,7 @@ impl Viewer {
                 oracle.ack(self.ask.event, self.epoch, offset, id, &posted.text);
                 if let (Some(key), Some(user)) = (&posted.key, &self.ask.user) {
                     let log = (self.ask.event, self.epoch);
-                    oracle.keyed(log, (user, key), (posted.at_us, now_us), (id, offset));
+                    oracle.keyed(log, (user, key), now_us, (id, offset));
                 }
             }
             Frame::Error { reference: Some(reference), code } => {

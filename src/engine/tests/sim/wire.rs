@@ -12,7 +12,8 @@ use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 /// The envelope in front of every archive.
 const ENVELOPE_BYTES: usize = 16;
 
-#[derive(Archive, Serialize)]
+#[derive(Archive)]
+#[expect(dead_code, reason = "only the archived forms of what the node writes are read")]
 struct CommentRecord {
     id: [u8; 16],
     origin: String,
@@ -22,7 +23,8 @@ struct CommentRecord {
     text: String,
 }
 
-#[derive(Archive, Serialize)]
+#[derive(Archive)]
+#[expect(dead_code, reason = "only the archived forms of what the node writes are read")]
 struct WelcomeRecord {
     event: String,
     node: String,
@@ -33,26 +35,30 @@ struct WelcomeRecord {
     viewers: u32,
 }
 
-#[derive(Archive, Serialize)]
+#[derive(Archive)]
+#[expect(dead_code, reason = "only the archived forms of what the node writes are read")]
 struct AckRecord {
     reference: Option<String>,
     id: [u8; 16],
 }
 
-#[derive(Archive, Serialize)]
+#[derive(Archive)]
+#[expect(dead_code, reason = "only the archived forms of what the node writes are read")]
 struct ErrorRecord {
     reference: Option<String>,
     code: String,
     message: String,
 }
 
-#[derive(Archive, Serialize)]
+#[derive(Archive)]
+#[expect(dead_code, reason = "only the archived forms of what the node writes are read")]
 struct GapRecord {
     from: u64,
     to: u64,
 }
 
-#[derive(Archive, Serialize)]
+#[derive(Archive)]
+#[expect(dead_code, reason = "only the archived forms of what the node writes are read")]
 struct DrainRecord {
     delay_ms: u32,
 }
