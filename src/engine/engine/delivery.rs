@@ -121,11 +121,12 @@ fn visit(log: &Log, member: &mut Member, id: Id, number: u32, chunk: &mut Chunk)
     if member.cursor >= log.end() {
         return Visit::Current;
     }
-    if member.cursor < log.tail() {
-        return Visit::Lagged;
-    }
+    // First of all: a gap notice must not slip in before the rest of a send that may be cut.
     if !member.mark(number) {
         return Visit::Taken;
+    }
+    if member.cursor < log.tail() {
+        return Visit::Lagged;
     }
     let run = log.run(member.cursor, RUN_BYTES_MAX).expect("the cursor is before the end");
     let segment = chunk.keep(run.segment);
