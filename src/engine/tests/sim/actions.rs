@@ -23,6 +23,7 @@ const ACTIONS: &[(u32, Action)] = &[
     (8, resume),
     (2, ask_oddly),
     (16, post),
+    (1, flood),
     (3, post_badly),
     (5, post_over_http),
     (3, burst),
@@ -235,6 +236,17 @@ fn post(world: &mut World) {
     let count = if world.one_in(10) { 12 } else { 1 };
     for _ in 0..count {
         let Some(index) = some_viewer(world, can_send) else { return };
+        post_from(world, index);
+    }
+}
+
+/// More posts at once than a mesh link and its outbox take.
+fn flood(world: &mut World) {
+    if world.plan.shards == 1 || !world.one_in(4) {
+        return;
+    }
+    let Some(index) = some_viewer(world, can_send) else { return };
+    for _ in 0..1_300 {
         post_from(world, index);
     }
 }
