@@ -65,15 +65,28 @@ pub struct Delivery {
 }
 
 /// Sends that are submitted together. It keeps alive what they point at.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Chunk {
     /// The sends, at most one a connection.
     pub deliveries: Vec<Delivery>,
+    sends_max: usize,
     segments: Vec<Arc<Segment>>,
     scratch: Vec<u8>,
 }
 
+impl Default for Chunk {
+    fn default() -> Self {
+        Self::new(CHUNK_SENDS_MAX)
+    }
+}
+
 impl Chunk {
+    /// A chunk of at most `sends_max` sends. The simulator's are small, so that a pass takes many.
+    #[must_use]
+    pub fn new(sends_max: usize) -> Self {
+        Self { deliveries: Vec::new(), sends_max, segments: Vec::new(), scratch: Vec::new() }
+    }
+
     /// The segment behind [`Source::Log`].
     #[must_use]
     pub fn segment(&self, index: u32) -> &Segment {
@@ -93,7 +106,7 @@ impl Chunk {
     }
 
     fn is_full(&self) -> bool {
-        self.deliveries.len() >= CHUNK_SENDS_MAX
+        self.deliveries.len() >= self.sends_max
     }
 
     fn keep(&mut self, segment: &Arc<Segment>) -> u32 {
@@ -155,7 +168,8 @@ impl Engine {
         self.chunk_number = self.chunk_number.wrapping_add(1);
         self.wake_rested(now);
         // Single connections leave at least half of the chunk to feeds.
-        let quota = if self.fanout.running() > 0 { CHUNK_SENDS_MAX / 2 } else { CHUNK_SENDS_MAX };
+        let most = chunk.sends_max;
+        let quota = if self.fanout.running() > 0 { most / 2 } else { most };
         for _ in 0..self.fanout.ready.len() {
             if chunk.deliveries.len() >= quota {
                 break;

@@ -12,6 +12,7 @@ pub(crate) struct Plan {
     pub(crate) viewers_max: usize,
     pub(crate) link_messages_max: usize,
     pub(crate) socket_bytes_max: u32,
+    pub(crate) chunk_sends_max: usize,
     pub(crate) limits: Limits,
 }
 
@@ -57,6 +58,7 @@ impl Plan {
             steps: between(150, 500),
             viewers_max: if is_large { 400 } else { between(5, 60) as usize },
             link_messages_max: between(1, 6) as usize,
+            chunk_sends_max: if between(0, 3) == 0 { 256 } else { between(2, 16) as usize },
             socket_bytes_max: between(300, 8_000),
             limits,
         }

@@ -90,7 +90,7 @@ impl World {
             arrivals: Vec::new(),
             ticked: now.tick(),
             stalled_until_us: 0,
-            chunk: Chunk::default(),
+            chunk: Chunk::new(plan.chunk_sends_max),
         });
         let shards: Vec<Shard> = shards.collect();
         let links = || (0..plan.shards).map(|_| VecDeque::new()).collect();
