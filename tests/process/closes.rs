@@ -30,7 +30,14 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
 
 #[test]
 fn each_fault_has_its_code() {
-    let node = Node::start(&["--frame-bytes-max", "1000", "--message-bytes-max", "1500"]);
+    let node = Node::start(&[
+        "--frame-bytes-max",
+        "1000",
+        "--message-bytes-max",
+        "1500",
+        "--comment-bytes-max",
+        "800",
+    ]);
     let fragment = |first| frame(first, &[b'x'; 900]);
     let cases = [
         ("an unmasked frame", vec![0x81, 2, b'h', b'i'], 1002),

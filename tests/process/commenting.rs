@@ -94,7 +94,8 @@ fn a_retry_with_the_same_key_is_not_appended_again() {
 fn text_comes_back_as_it_was_written() {
     let node = Node::start(&NO_CAPS);
     let mut viewer = node.join("e", "?user=%C3%A9&name=J%C3%B6rg%20%22J%22");
-    for text in ["\"quoted\" \\ back", "тест 🎉 末", "<b>&amp;</b>", "line\nfeed\ttab", "\u{2028}"]
+    for text in
+        ["\"quoted\" \\ back", "тест 🎉 末", "<b>&amp;</b>", "line\nfeed\ttab", "a\u{2028}b"]
     {
         viewer.post("t", text);
         let comment = viewer.next_of("comment");

@@ -52,7 +52,14 @@ fn a_viewer_resumes_after_the_last_comment_it_saw() {
 
 #[test]
 fn a_position_that_cannot_be_honoured_is_not_recovered() {
-    let node = Node::start(&["--room-log-frames-max", "16", "--history-frames", "3"]);
+    let node = Node::start(&[
+        "--room-log-frames-max",
+        "16",
+        "--history-frames",
+        "3",
+        "--history-frames-max",
+        "16",
+    ]);
     (1..=40).for_each(|number| drop(node.comment("e", &format!("c{number}"))));
     let epoch = node.join("e", "?history=0").epoch();
     let foreign = if epoch == "1" { "2-5" } else { "1-5" }.to_owned();

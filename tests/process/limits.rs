@@ -24,7 +24,7 @@ fn connections_max() {
     assert_eq!((refused.status, refused.code().as_str()), (503, "full"));
     assert!(refused.head.contains("retry-after: "), "{refused:?}");
     node.wait_metric(REFUSED, "\"full\"", 1.0);
-    assert_eq!(node.get("/ready").status, 503, "a full node is not ready");
+    wait_until("a full node is not ready", || node.get("/ready").status == 503);
     drop(seats);
     wait_until("there is room again", || upgrade(&node, "c").status == 101);
 }
@@ -85,7 +85,16 @@ fn posts_per_sec_event() {
 
 #[test]
 fn room_log_frames_max() {
-    let node = Node::start(&["--room-log-frames-max", "16", "--posts-per-sec-event", "0"]);
+    let node = Node::start(&[
+        "--room-log-frames-max",
+        "16",
+        "--history-frames",
+        "0",
+        "--history-frames-max",
+        "16",
+        "--posts-per-sec-event",
+        "0",
+    ]);
     (0..40).for_each(|_| drop(node.comment("e", "x")));
     let event = node.get("/v1/events/e").json();
     assert_eq!(event["tail"], 25, "the newest 16 of 40 are kept");
@@ -105,7 +114,14 @@ fn room_log_bytes_max() {
 
 #[test]
 fn log_bytes_max() {
-    let node = Node::start(&["--log-bytes-max", "1048576", "--posts-per-sec-event", "0"]);
+    let node = Node::start(&[
+        "--log-bytes-max",
+        "1048576",
+        "--room-log-bytes-max",
+        "131072",
+        "--posts-per-sec-event",
+        "0",
+    ]);
     let text = "x".repeat(1_900);
     for room in 0..16 {
         (0..50).for_each(|_| drop(node.comment(&format!("room-{room}"), &text)));

@@ -21,7 +21,7 @@ fn a_comment_posted_over_http_reaches_viewers_and_pages() {
 
 #[test]
 fn pages_go_back_from_before_and_hold_at_most_limit() {
-    let node = Node::start(&["--history-frames-max", "5"]);
+    let node = Node::start(&["--history-frames", "0", "--history-frames-max", "5"]);
     (1..=12).for_each(|number| drop(node.comment("e", &format!("c{number}"))));
     let offsets = |query: &str| -> Vec<u64> {
         let page = node.get(&format!("/v1/events/e/comments{query}")).json();

@@ -85,6 +85,7 @@ impl Viewer {
             if frame["type"] == kind {
                 return frame;
             }
+            assert_ne!(frame["type"], "error", "waiting for {kind}: {frame}");
         }
     }
 

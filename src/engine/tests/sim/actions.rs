@@ -390,15 +390,15 @@ fn reload(world: &mut World) {
     limits.coalesce_ms_max = world.random.below(250);
     limits.spread_subscribers_min = world.random.below(9);
     limits.keepalive_ms = [0, 4_000, 50_000][world.random.below(3) as usize];
-    limits.lag_policy =
-        [LagPolicy::Skip, LagPolicy::Evict][world.random.below(2) as usize];
+    limits.lag_policy = [LagPolicy::Skip, LagPolicy::Evict][world.random.below(2) as usize];
     world.plan.limits = limits.clone();
     everywhere(world, || Request::Reload(Box::new(limits.clone())));
 }
 
 fn jump_wall_clock(world: &mut World) {
     let ms = u64::from(world.random.below(100_000));
-    world.now.wall_ms = if world.one_in(2) { world.now.wall_ms - ms } else { world.now.wall_ms + ms };
+    world.now.wall_ms =
+        if world.one_in(2) { world.now.wall_ms - ms } else { world.now.wall_ms + ms };
 }
 
 /// The machine slept: nobody can be blamed for silence.

@@ -110,7 +110,8 @@ fn some_work(world: &mut World) {
     }
     for index in 0..world.viewers.len() {
         if !world.viewers[index].is_stalled && !world.viewers[index].is_over() && world.one_in(3) {
-            let most = if world.one_in(2) { usize::MAX } else { 1 + world.random.below(500) as usize };
+            let most =
+                if world.one_in(2) { usize::MAX } else { 1 + world.random.below(500) as usize };
             world.view(index, most);
         }
     }
@@ -157,7 +158,11 @@ fn everything_arrived(world: &mut World) {
         for viewer in &world.viewers {
             if viewer.ask.event == event && viewer.is_watching() {
                 let at = (viewer.epoch, viewer.next);
-                assert_eq!(at, (position.epoch, position.offset + 1), "nothing is lost: {viewer:?}");
+                assert_eq!(
+                    at,
+                    (position.epoch, position.offset + 1),
+                    "nothing is lost: {viewer:?}"
+                );
                 assert!(viewer.pending.is_empty(), "every post is answered: {viewer:?}");
                 assert_eq!(viewer.asked, 0, "every ping is answered: {viewer:?}");
             }
@@ -179,10 +184,11 @@ fn everything_arrived(world: &mut World) {
 
 fn reports(world: &mut World) -> Vec<uproar_engine::report::Report> {
     let now = world.now;
-    let ask = |engine: &mut uproar_engine::engine::Engine| match engine.control(now, Request::Report) {
-        Reply::Report(report) => *report,
-        reply => panic!("{reply:?}"),
-    };
+    let ask =
+        |engine: &mut uproar_engine::engine::Engine| match engine.control(now, Request::Report) {
+            Reply::Report(report) => *report,
+            reply => panic!("{reply:?}"),
+        };
     world.shards.iter_mut().map(|shard| ask(&mut shard.engine)).collect()
 }
 
@@ -190,7 +196,8 @@ fn reports(world: &mut World) -> Vec<uproar_engine::report::Report> {
 fn finish(world: &mut World) {
     world.is_calm = true;
     for shard in 0..world.shards.len() {
-        let reply = world.shards[shard].engine.control(world.now, Request::Drain { spread_ms: 900 });
+        let reply =
+            world.shards[shard].engine.control(world.now, Request::Drain { spread_ms: 900 });
         assert!(matches!(reply, Reply::Done));
         world.obey(shard);
     }

@@ -72,7 +72,8 @@ impl World {
     pub(crate) fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
         let plan = Plan::draw(&mut random);
-        let now = Now { mono_us: 1_000_000 + random.bits() % 1_000_000, wall_ms: 1_764_000_000_000 };
+        let now =
+            Now { mono_us: 1_000_000 + random.bits() % 1_000_000, wall_ms: 1_764_000_000_000 };
         let shards = (0..plan.shards).map(|shard| Shard {
             engine: Engine::new(
                 Setup {
