@@ -151,25 +151,31 @@ impl Node {
 
     /// The sum of a metric over the lines whose labels contain `label`.
     pub(crate) fn metric(&self, name: &str, label: &str) -> f64 {
-        let text = self.metrics();
         let is_it = |line: &&str| {
             let (key, _) = line.rsplit_once(' ').unwrap_or_default();
             key.split('{').next() == Some(name) && key.contains(label)
         };
-        let values: Vec<f64> = text
-            .lines()
-            .filter(is_it)
-            .map(|l| l.rsplit(' ').next().unwrap().parse().unwrap())
-            .collect();
-        assert!(!values.is_empty(), "no metric {name} with {label}");
+        let mut values = Vec::<f64>::new();
+        // A shard that is too busy to answer in time is left out of one scrape.
+        wait_until(&format!("there is a metric {name} with {label}"), || {
+            let text = self.metrics();
+            let lines = text.lines().filter(is_it);
+            values = lines.map(|line| line.rsplit(' ').next().unwrap().parse().unwrap()).collect();
+            !values.is_empty()
+        });
         values.iter().sum()
     }
 
     /// Waits until a metric has grown to `least`.
     pub(crate) fn wait_metric(&self, name: &str, label: &str, least: f64) {
-        wait_until(&format!("{name} {label} reaches {least}"), || {
-            self.metric(name, label) >= least
-        });
+        let deadline = Instant::now() + PATIENCE;
+        while self.metric(name, label) < least {
+            let metrics = self.metrics();
+            let moved = metrics.lines().filter(|l| l.starts_with("uproar_") && !l.ends_with(" 0"));
+            let moved: Vec<_> = moved.filter(|line| !line.contains("_bucket")).collect();
+            assert!(Instant::now() < deadline, "{name} {label} stays under {least}: {moved:#?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
