@@ -238,12 +238,12 @@ impl Engine {
         if matches!(connection.phase, Phase::Leaving(_)) {
             return;
         }
-        self.leave_room(now, id);
-        if let Some(connection) = self.connections.get_mut(id)
-            && !matches!(connection.phase, Phase::Closing { .. })
-        {
-            connection.cause = cause;
+        // A connection that is closing already keeps the cause of its close. Leaving the room begins
+        // a close, so the cause is settled before.
+        if !matches!(connection.phase, Phase::Closing { .. }) {
+            self.connections.at(id.index).cause = cause;
         }
+        self.leave_room(now, id);
         self.remove(id, false);
     }
 

@@ -1,0 +1,19 @@
+//! The built binary on real sockets: what PROTOCOL.md promises, seen from outside.
+//!
+//! Each test starts a node of its own on free ports, with the limits it is about made small, and
+//! talks to it as strangers do. Every wait has a deadline; nothing sleeps in place of a condition.
+
+#![expect(clippy::unwrap_used, reason = "a failed unwrap of a test is its failure")]
+
+mod closes;
+mod commenting;
+mod draining;
+mod handshakes;
+mod joining;
+mod limits;
+mod node;
+mod rest;
+mod rkyv_frames;
+mod shards;
+mod slow;
+mod viewer;
