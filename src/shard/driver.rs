@@ -143,9 +143,7 @@ impl Driver {
             has_worked |= self.flush(now);
             self.do_outputs(now);
             self.send_mail();
-            if has_worked || self.engine.has_work() {
-                glommio::yield_if_needed().await;
-            } else {
+            if !has_worked && !self.engine.has_work() {
                 self.sleep(&sleeper).await;
             }
         }

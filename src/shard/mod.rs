@@ -37,9 +37,11 @@ const BUFFERS: u16 = 128;
 const BUFFER_BYTES: u32 = 4 * 1_024;
 /// glommio's own I/O memory; only eventfd reads go through it.
 const EXECUTOR_IO_BYTES: usize = 64 * 1_024;
-/// How long glommio lets a task run before `yield_if_needed` yields. The default of 100 ms stalls
-/// the executor's timers.
-const PREEMPT_EVERY: Duration = Duration::from_millis(2);
+/// glommio interrupts a task that runs longer than this. The driver is the executor's only task and
+/// never runs out its time in another's way, so: never. A short timer is worse than useless: when it
+/// fires between glommio's poll for I/O and its look at the task queues, glommio 0.9 parks with a
+/// runnable task, and the shard sleeps until a signal comes (seen within seconds on a loaded host).
+const PREEMPT_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Everything the shards need to know before the first socket is opened.
 #[derive(Debug)]
