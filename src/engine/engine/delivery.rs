@@ -295,10 +295,12 @@ impl Engine {
         if !is_derived {
             return self.fanout.again(key);
         }
-        let pause_us = self.governor.pause_us(cost_us, self.limits.coalesce_ms_max);
+        let is_saturated = feed.log.end() > pass.log_end;
+        let pause_max = self.limits.coalesce_ms_max;
+        let pause_us = self.governor.pause_us(cost_us, is_saturated, pause_max);
         feed.rest_until_us = now.mono_us + pause_us;
         feed.phase = room::Phase::Idle;
-        if feed.log.end() > pass.log_end {
+        if is_saturated {
             self.fanout.notify(now.mono_us, key, feed);
         }
     }
