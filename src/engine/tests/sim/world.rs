@@ -351,7 +351,7 @@ impl World {
         failures.reverse();
         let spent_us = u64::from(self.random.below(200));
         let engine = &mut self.shards[shard].engine;
-        engine.settle(self.now, &chunk, &mut failures, spent_us);
+        engine.settle(self.now, &mut chunk, &mut failures, spent_us);
         self.shards[shard].chunk = chunk;
         self.obey(shard);
     }
