@@ -61,6 +61,8 @@ pub(crate) struct World {
     pub(crate) viewers: Vec<Viewer>,
     pub(crate) oracle: Oracle,
     pub(crate) live: u32,
+    /// Texts made so far; each says its number, so that none is said twice.
+    pub(crate) texts: u64,
     /// Faults are over: everything moves and arrives.
     pub(crate) is_calm: bool,
     /// Ends seen, for the statistics that show what a set of seeds covers.
@@ -104,6 +106,7 @@ impl World {
             viewers: Vec::new(),
             oracle: Oracle::default(),
             live: 0,
+            texts: 0,
             is_calm: false,
             short_writes: 0,
             moved: 0,
