@@ -14,7 +14,7 @@ mod world;
 
 use std::collections::BTreeMap;
 
-use uproar_engine::control::{Reply, Request};
+use uproar_engine::control::{PostRefusal, Reply, Request};
 use uproar_engine::limits::Limits;
 
 use viewer::Outcome;
@@ -41,6 +41,7 @@ pub(crate) struct Story {
     pub(crate) replicas_seen: u64,
     pub(crate) log_evictions: u64,
     pub(crate) deduplicated: u64,
+    pub(crate) overloaded: u64,
     pub(crate) outcomes: BTreeMap<Outcome, u64>,
 }
 
@@ -54,6 +55,7 @@ impl Story {
         self.replicas_seen += other.replicas_seen;
         self.log_evictions += other.log_evictions;
         self.deduplicated += other.deduplicated;
+        self.overloaded += other.overloaded;
         for (outcome, count) in &other.outcomes {
             *self.outcomes.entry(*outcome).or_default() += count;
         }
@@ -92,6 +94,7 @@ pub(crate) fn run(seed: u64, step: &mut u32) -> Story {
         replicas_seen,
         log_evictions: sum(|report| report.counters.log_evictions),
         deduplicated: sum(|report| report.counters.posts_deduplicated),
+        overloaded: sum(|report| report.counters.posts_refused[PostRefusal::Overloaded as usize]),
         outcomes: BTreeMap::new(),
     };
     finish(&mut world);
