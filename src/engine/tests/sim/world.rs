@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use uproar_engine::engine::{Chunk, Engine, Output, Setup, Source};
+use uproar_engine::limits::LagPolicy;
 use uproar_engine::mesh::MeshMessage;
 use uproar_engine::random::Random;
 use uproar_engine::table::Id;
@@ -369,6 +370,8 @@ impl World {
         let back = viewer.take(&bytes, self.now.mono_us, &mut self.oracle);
         socket.viewer_sends(&back);
         if socket.viewer_sees_end() {
+            // Who is evicted is slow, and may not get the close frame whole in time either.
+            viewer.is_excused |= self.plan.limits.lag_policy == LagPolicy::Evict;
             viewer.ended();
         }
     }
