@@ -103,7 +103,7 @@ impl Bench {
                 let some = (0..self.chunk.deliveries.len()).step_by(failing_in);
                 failures.extend(some.map(|index| (index as u32, Ok(1))));
             }
-            self.engine.settle(now, &self.chunk, &mut failures, 0);
+            self.engine.settle(now, &mut self.chunk, &mut failures, 0);
             while let Some(output) = self.engine.poll_output() {
                 if let Output::AwaitWritable { id } = output {
                     self.engine.writable(now, id);

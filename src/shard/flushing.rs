@@ -24,7 +24,7 @@ impl Driver {
             self.send_on(ring, &mut failures);
         }
         let spent_us = began.elapsed().as_micros() as u64;
-        self.engine.settle(now, &self.chunk, &mut failures, spent_us);
+        self.engine.settle(now, &mut self.chunk, &mut failures, spent_us);
         true
     }
 

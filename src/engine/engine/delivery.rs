@@ -331,10 +331,12 @@ impl Engine {
 
     /// Sets right what the kernel did not take whole. `failures` are `(index, result)` of sends
     /// of this chunk: `Ok(n)` took `n` bytes, `WouldBlock` none. `spent_us` is how long all took.
+    /// The chunk is empty afterwards: a segment that an idle shard went on keeping alive would keep
+    /// all that follow it, however often its room is trimmed.
     pub fn settle(
         &mut self,
         now: Now,
-        chunk: &Chunk,
+        chunk: &mut Chunk,
         failures: &mut Vec<(u32, io::Result<usize>)>,
         spent_us: u64,
     ) {
@@ -361,6 +363,7 @@ impl Engine {
                 }
             }
         }
+        chunk.clear();
     }
 
     /// A run of log frames went out only up to byte `taken`.

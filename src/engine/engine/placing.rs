@@ -266,7 +266,8 @@ impl Engine {
             event: upgrade.event.as_str(),
             node: &self.setup.node,
             start: Position { epoch: head.epoch, offset: cursor - 1 },
-            head: head.offset,
+            // The home shard may have trimmed more since than this one had heard of.
+            head: head.offset.max(cursor - 1),
             recovered: resumed.is_some(),
             viewers,
         };

@@ -39,6 +39,7 @@ fn every_seed_keeps_every_promise() {
         total.replicas_seen,
         total.log_evictions,
         total.deduplicated,
+        total.overloaded,
     ];
     assert!(reached.iter().all(|&count| count > 100), "the seeds reach too little: {total:#?}");
 }

@@ -187,7 +187,8 @@ fn next_text(world: &mut World, event: usize) -> String {
         1 => 1 + world.random.below(world.plan.limits.comment_bytes_max),
         _ => 12,
     };
-    let mut text = format!("{} é\n", world.random.bits() >> 40);
+    world.texts += 1;
+    let mut text = format!("{} é\n", world.texts);
     while text.len() < size as usize {
         text.push('x');
     }

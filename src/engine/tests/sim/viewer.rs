@@ -245,10 +245,10 @@ impl Viewer {
                 Outcome::Dropped
             }
             State::Watching { .. } => {
-                assert!(self.is_excused, "dropped for nothing: {self:?}");
+                assert!(self.is_excused, "dropped for nothing: {:?}", self.ask);
                 Outcome::Dropped
             }
-            State::Over(_) => panic!("a connection ends once: {self:?}"),
+            State::Over(_) => panic!("a connection ends once: {:?}", self.ask),
         };
         self.state = State::Over(outcome);
     }
