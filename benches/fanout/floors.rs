@@ -71,23 +71,23 @@ impl Floor {
     fn start<W: Way>(
         options: &Options,
         frame: &[u8],
-        way: fn(Vec<TcpStream>) -> Result<W, Failure>,
+        way: fn(Accepted<'_>) -> Result<W, Failure>,
     ) -> Result<Self, Failure> {
         let listener = listen()?;
         let mut viewers = Viewers::start(address(&listener)?, options.viewers, None)?;
-        let streams = (0..options.viewers).map(|_| accept(&listener)).collect::<Result<_, _>>()?;
-        viewers.ready()?;
         let (loads, to_do) = channel();
         let (done, samples) = channel();
-        let (cpu, bytes) = (options.sender_cpu, frame.to_vec());
+        let (cpu, count, bytes) = (options.sender_cpu, options.viewers, frame.to_vec());
         std::thread::Builder::new().name("floor".to_owned()).spawn(move || {
             // A ring belongs to the thread that makes it.
-            let ready = machine::pin(cpu).and_then(|()| way(streams));
+            let mut accepted = (0..count).map(|_| accept(&listener));
+            let ready = machine::pin(cpu).and_then(|()| way(&mut accepted));
             let _ = ready.and_then(|way| serve(way, &bytes, &to_do, &done)).map_err(|failure| {
                 // The receiver is gone only when the run has failed already.
                 done.send(Err(failure))
             });
         })?;
+        viewers.ready()?;
         Ok(Self { loads, samples, viewers, frame_bytes: frame.len() as u64, bytes_sent: 0 })
     }
 }
@@ -101,6 +101,9 @@ impl Sender for Floor {
         Ok(sample)
     }
 }
+
+/// The floor's sockets, accepted one after the other.
+type Accepted<'a> = &'a mut dyn ExactSizeIterator<Item = Result<TcpStream, Failure>>;
 
 /// How a floor sends the same bytes to all its sockets.
 trait Way: 'static {
@@ -135,8 +138,8 @@ struct Plain {
 }
 
 impl Plain {
-    fn new(streams: Vec<TcpStream>) -> Result<Self, Failure> {
-        Ok(Self { streams })
+    fn new(accepted: Accepted<'_>) -> Result<Self, Failure> {
+        Ok(Self { streams: accepted.collect::<Result<_, _>>()? })
     }
 }
 
@@ -161,13 +164,14 @@ struct Batched {
 }
 
 impl Batched {
-    fn new(streams: Vec<TcpStream>) -> Result<Self, Failure> {
+    fn new(accepted: Accepted<'_>) -> Result<Self, Failure> {
         let wake = Wake::new()?;
-        let slots = streams.len() as Slot;
+        let slots = accepted.len() as Slot;
         // Nothing is read here, so the smallest buffers do.
         let mut ring = Ring::new(RingConfig { slots, buffers: 1, buffer_bytes: 4_096 }, &wake)?;
-        for (slot, stream) in (0..).zip(streams) {
-            ring.adopt(slot, stream)?;
+        // One by one: an adopted socket has given its ordinary descriptor back.
+        for (slot, stream) in (0..).zip(accepted) {
+            ring.adopt(slot, stream?)?;
         }
         Ok(Self { ring, slots, failures: Vec::new(), _wake: wake })
     }

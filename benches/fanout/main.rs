@@ -55,7 +55,7 @@ fn measure(options: &Options) -> Result<(), Failure> {
     for (title, load) in options.loads() {
         let mut rounds = Vec::new();
         for round in 0..options.rounds {
-            rounds.push(take_turns(round, &load, [&mut node, &mut plain, &mut batched])?);
+            rounds.push(take_turns(round, &load, &mut [&mut node, &mut plain, &mut batched])?);
         }
         print!("{}", report::table(&title, &rounds));
     }
@@ -63,7 +63,11 @@ fn measure(options: &Options) -> Result<(), Failure> {
 }
 
 /// One turn of each sender; who begins changes from round to round.
-fn take_turns(round: usize, load: &Load, senders: [&mut dyn Sender; 3]) -> Result<Round, Failure> {
+fn take_turns(
+    round: usize,
+    load: &Load,
+    senders: &mut [&mut dyn Sender; 3],
+) -> Result<Round, Failure> {
     let mut samples = [Sample::default(); 3];
     for turn in 0..senders.len() {
         let at = (round + turn) % senders.len();

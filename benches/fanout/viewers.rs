@@ -23,7 +23,7 @@ const ARRIVAL_MAX: Duration = Duration::from_secs(20);
 /// The mark of standard input among the sockets.
 const PARENT: u64 = u64::MAX;
 
-/// The parent's end of a child. Dropped, it lets the child end.
+/// The parent's end of a child. Dropped, it ends the child.
 #[derive(Debug)]
 pub(crate) struct Viewers {
     child: Child,
@@ -91,7 +91,9 @@ impl Viewers {
 impl Drop for Viewers {
     fn drop(&mut self) {
         self.ask = None;
-        // An exit code adds nothing: what went wrong there was told on standard error.
+        // One that still connects would not notice. An exit code adds nothing: what went wrong
+        // there was told on standard error.
+        let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }

@@ -109,6 +109,7 @@ impl Buffers {
     }
 
     /// Gives `buffer` back; the kernel sees it after the next [`Self::publish`].
+    #[expect(clippy::needless_pass_by_value, reason = "a buffer that was given back is no more")]
     pub(crate) fn recycle(&mut self, buffer: Buffer) {
         assert!(buffer.ring == self.ring, "a buffer goes back to the ring it came from");
         let Buffer { id, .. } = buffer;

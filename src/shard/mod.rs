@@ -118,6 +118,7 @@ pub enum LaunchError {
 ///
 /// # Errors
 /// [`LaunchError`] says in one sentence what the kernel refused and what to do.
+#[expect(clippy::needless_pass_by_value, reason = "only the shards keep the channel open")]
 pub fn launch(plan: Plan, handovers: mpsc::Sender<Handover>) -> Result<Shards, LaunchError> {
     let count = plan.cpus.len();
     let node = Arc::new(Node::new(count));
