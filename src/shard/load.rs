@@ -2,14 +2,15 @@
 //!
 //! Busy is the time the shard did not sleep, less the time it stood in the run queue behind
 //! others; interrupts that ran on top of it are in there, whichever way the kernel accounts
-//! them. Softirq work done while the shard slept (packets coming in) is added from
-//! `/proc/stat`, because it uses up the same core.
+//! them. Softirq work done while the shard slept (packets coming in) uses up the same core: it is
+//! added from `/proc/stat`, as far as the core was not idle beyond the shard's own time, because
+//! the softirq count there contains what ran on top of the shard as well.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 /// `/proc/stat` grows with the number of CPUs; it is read every so many samples.
-const SOFTIRQ_EVERY: u32 = 5;
+const STAT_EVERY: u32 = 5;
 /// Microseconds of one `/proc/stat` tick; `USER_HZ` is 100 on every Linux architecture we run on.
 const JIFFY_US: u64 = 10_000;
 
@@ -22,18 +23,23 @@ pub(super) struct Load {
     at_us: u64,
     slept_us: u64,
     delayed_us: u64,
-    softirq: Softirq,
+    core: Core,
+    /// Softirq work while the shard sleeps, in permille of the core.
+    asleep_permille: u64,
+    own_us: u64,
     samples: u32,
     cpu_us: u64,
     busy_permille: u32,
 }
 
+/// Running totals at the last look at `/proc/stat`, in microseconds.
 #[derive(Clone, Copy, Debug, Default)]
-struct Softirq {
+struct Core {
     at_us: u64,
-    total_us: u64,
-    /// Share of the core since the last look.
-    permille: u64,
+    idle_us: u64,
+    softirq_us: u64,
+    /// Of the shard: time neither asleep nor waiting for the CPU.
+    own_us: u64,
 }
 
 impl Load {
@@ -46,7 +52,9 @@ impl Load {
             at_us: now_us,
             slept_us: 0,
             delayed_us: 0,
-            softirq: Softirq::default(),
+            core: Core::default(),
+            asleep_permille: 0,
+            own_us: 0,
             samples: 0,
             cpu_us: 0,
             busy_permille: 0,
@@ -66,14 +74,15 @@ impl Load {
     /// The busy share since the last call; `slept_us` is all sleep of the shard so far.
     pub(super) fn sample(&mut self, now_us: u64, slept_us: u64) -> u32 {
         let (cpu_us, delayed_us) = self.read_schedstat().unwrap_or((self.cpu_us, self.delayed_us));
-        if self.samples.is_multiple_of(SOFTIRQ_EVERY) {
-            self.look_at_softirq(now_us);
-        }
         let wall = (now_us - self.at_us).max(1);
         let slept = (slept_us - self.slept_us).min(wall);
         let delayed = (delayed_us - self.delayed_us).min(wall - slept);
-        let while_asleep = slept * self.softirq.permille / 1_000;
-        self.busy_permille = ((wall - slept - delayed + while_asleep) * 1_000 / wall) as u32;
+        let own = wall - slept - delayed;
+        self.own_us += own;
+        if self.samples.is_multiple_of(STAT_EVERY) {
+            self.look_at_core(now_us);
+        }
+        self.busy_permille = (own * 1_000 / wall + self.asleep_permille).min(1_000) as u32;
         (self.at_us, self.slept_us) = (now_us, slept_us);
         (self.cpu_us, self.delayed_us) = (cpu_us, delayed_us);
         self.samples = self.samples.wrapping_add(1);
@@ -89,31 +98,42 @@ impl Load {
         Some((next_us()?, next_us()?))
     }
 
-    fn look_at_softirq(&mut self, now_us: u64) {
-        let Some(total_us) = self.read_softirq_us() else { return };
-        let old = self.softirq;
-        let wall = now_us.saturating_sub(old.at_us).max(1);
-        let share = total_us.saturating_sub(old.total_us) * 1_000 / wall;
+    fn look_at_core(&mut self, now_us: u64) {
+        let old = self.core;
+        let Some((idle_us, softirq_us)) = self.read_stat_us() else { return };
+        self.core = Core { at_us: now_us, idle_us, softirq_us, own_us: self.own_us };
         // The first look has nothing to compare with.
-        let permille = if old.at_us == 0 { 0 } else { share.min(1_000) };
-        self.softirq = Softirq { at_us: now_us, total_us, permille };
+        if old.at_us > 0 {
+            self.asleep_permille = asleep_permille(&old, &self.core);
+        }
     }
 
-    /// Time this CPU has spent in interrupts and softirqs, in microseconds.
-    fn read_softirq_us(&self) -> Option<u64> {
+    /// Time this CPU has been idle and in interrupts, in microseconds.
+    fn read_stat_us(&self) -> Option<(u64, u64)> {
         let mut text = vec![0u8; 64 * 1_024];
         let len = self.stat.as_ref()?.read_at(&mut text, 0).ok()?;
         let text = std::str::from_utf8(&text[..len]).ok()?;
-        softirq_jiffies(text, self.cpu).map(|jiffies| jiffies * JIFFY_US)
+        let (idle, softirq) = idle_and_softirq(text, self.cpu)?;
+        Some((idle * JIFFY_US, softirq * JIFFY_US))
     }
 }
 
-/// Fields 6 and 7 of the CPU's line in `/proc/stat` (proc(5)): irq and softirq.
-fn softirq_jiffies(stat: &str, cpu: usize) -> Option<u64> {
+/// Softirq work that did not run on top of the shard, between two looks, in permille of the core.
+fn asleep_permille(old: &Core, new: &Core) -> u64 {
+    let wall = (new.at_us - old.at_us).max(1);
+    let own = new.own_us - old.own_us;
+    let idle = new.idle_us.saturating_sub(old.idle_us);
+    let softirq = new.softirq_us.saturating_sub(old.softirq_us);
+    wall.saturating_sub(idle).saturating_sub(own).min(softirq) * 1_000 / wall
+}
+
+/// From the CPU's line in `/proc/stat` (proc(5)): idle and iowait, irq and softirq.
+fn idle_and_softirq(stat: &str, cpu: usize) -> Option<(u64, u64)> {
     let name = format!("cpu{cpu}");
     let line = stat.lines().find(|line| line.split(' ').next() == Some(&name))?;
-    let mut fields = line.split_ascii_whitespace().skip(6).map(str::parse::<u64>);
-    Some(fields.next()?.ok()? + fields.next()?.ok()?)
+    let mut fields = line.split_ascii_whitespace().skip(4).map(str::parse::<u64>);
+    let mut pair = || Some(fields.next()?.ok()? + fields.next()?.ok()?);
+    Some((pair()?, pair()?))
 }
 
 #[cfg(test)]
@@ -121,12 +141,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_cpu_line_is_found_and_its_interrupt_fields_added() {
+    fn the_cpu_line_is_found_and_its_fields_added_in_pairs() {
         let stat =
             "cpu  9 9 9 9 9 9 9 9 0 0\ncpu1 1 0 0 5 0 1 1 0 0 0\ncpu10 1 2 3 4 5 6 7 8 0 0\n";
-        assert_eq!(softirq_jiffies(stat, 10), Some(13));
-        assert_eq!(softirq_jiffies(stat, 1), Some(2));
-        assert_eq!(softirq_jiffies(stat, 2), None);
+        assert_eq!(idle_and_softirq(stat, 10), Some((9, 13)));
+        assert_eq!(idle_and_softirq(stat, 1), Some((5, 2)));
+        assert_eq!(idle_and_softirq(stat, 2), None);
+    }
+
+    #[test]
+    fn softirq_counts_only_where_the_core_was_busy_beyond_the_shard() {
+        let core = |idle_us, softirq_us, own_us| Core { at_us: 1, idle_us, softirq_us, own_us };
+        let after = |idle, softirq, own| Core { at_us: 1_000_001, ..core(idle, softirq, own) };
+        let none = core(0, 0, 0);
+        // All of it ran on top of the shard's own sends.
+        assert_eq!(asleep_permille(&none, &after(400_000, 300_000, 600_000)), 0);
+        // A tenth of the core went to packets that came in while the shard slept.
+        assert_eq!(asleep_permille(&none, &after(300_000, 400_000, 600_000)), 100);
+        // The core was busy with another process, not with packets.
+        assert_eq!(asleep_permille(&none, &after(0, 50_000, 600_000)), 50);
     }
 
     #[test]
