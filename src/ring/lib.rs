@@ -12,11 +12,13 @@
 
 mod buffers;
 mod event;
+mod outgoing;
 mod probe;
 mod ring;
 mod wake;
 
 pub use buffers::Buffer;
 pub use event::{Event, Key};
-pub use ring::{ACCEPTS_MAX, Outgoing, Ring, RingAddress, RingConfig, SEND_CHUNK_MAX, Slot};
+pub use outgoing::Outgoing;
+pub use ring::{ACCEPTS_MAX, Ring, RingAddress, RingConfig, SEND_CHUNK_MAX, Slot};
 pub use wake::{Sleeper, Wake, Waker};

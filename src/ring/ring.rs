@@ -2,10 +2,8 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::marker::PhantomData;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use io_uring::squeue::{self, Flags};
@@ -14,6 +12,7 @@ use io_uring::{IoUring, cqueue, opcode};
 
 use crate::buffers::{Buffer, Buffers, GROUP};
 use crate::event::{Event, Key, Tag};
+use crate::outgoing::{Outgoing, Vectors};
 use crate::wake::Wake;
 
 /// Submission entries of a ring; a chunk of sends fits in whole.
@@ -35,45 +34,6 @@ pub type Slot = u32;
 /// Another ring, as a target for sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RingAddress(i32);
-
-/// Bytes to send: a pointer that is only ever handed to the kernel, and the borrow that keeps
-/// what it points at alive.
-#[derive(Clone, Copy, Debug)]
-pub struct Outgoing<'a> {
-    start: *const u8,
-    len: u32,
-    memory: PhantomData<&'a ()>,
-}
-
-impl<'a> Outgoing<'a> {
-    /// Ordinary memory.
-    #[must_use]
-    pub fn from_slice(bytes: &'a [u8]) -> Self {
-        Self { start: bytes.as_ptr(), len: bytes.len() as u32, memory: PhantomData }
-    }
-
-    /// `len` bytes from byte `start` of memory that other threads may still be appending to,
-    /// behind those bytes. No reference to plain bytes is made, so their writes are no race.
-    #[must_use]
-    pub fn from_words(words: &'a [AtomicU64], start: u32, len: u32) -> Self {
-        let end = u64::from(start) + u64::from(len);
-        assert!(end <= words.len() as u64 * 8, "bytes {start}+{len} are outside the memory");
-        let start = words.as_ptr().cast::<u8>().wrapping_add(start as usize);
-        Self { start, len, memory: PhantomData }
-    }
-
-    /// How many bytes.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.len as usize
-    }
-
-    /// Whether there is nothing to send.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-}
 
 /// The sizes of a ring.
 #[derive(Clone, Copy, Debug)]
@@ -102,6 +62,7 @@ pub struct Ring {
     lanes: *mut AcceptLane,
     /// Leaked, as an SQE may point at it.
     timer: *mut Timespec,
+    vectors: Vectors,
     /// Completions that surfaced while sends were submitted.
     early: VecDeque<cqueue::Entry>,
     submits: u64,
@@ -152,6 +113,7 @@ impl Ring {
             buffers,
             lanes: Box::leak(lanes.into_boxed_slice()).as_mut_ptr(),
             timer: Box::leak(Box::new(Timespec::new())),
+            vectors: Vectors::default(),
             early: VecDeque::new(),
             submits: 0,
             overflows: 0,
@@ -296,7 +258,7 @@ impl Ring {
         self.push(&entry.user_data(Tag::Timer.with(Key::new(0))));
     }
 
-    /// Sends each slice to its slot, whole or in part, without waiting. Reports `(index, result)`
+    /// Sends each its bytes, whole or in part, without waiting. Reports `(index, result)`
     /// for each send that was not taken whole: `Ok(n)` took `n` bytes; `WouldBlock` none. All
     /// sends of a call have ended when it returns.
     pub fn send_all<'a>(
@@ -308,12 +270,17 @@ impl Ring {
         let flags = libc::MSG_DONTWAIT | libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
         for (index, (slot, bytes)) in sends.enumerate() {
             assert!(index < SEND_CHUNK_MAX, "a chunk holds at most {SEND_CHUNK_MAX} sends");
-            let entry = opcode::Send::new(Fixed(slot), bytes.start, bytes.len)
-                .flags(flags)
-                .build()
-                .flags(Flags::SKIP_SUCCESS)
-                .user_data(Tag::Send.with(Key::new(index as u64)));
-            // SAFETY: `bytes` is borrowed for 'a, which outlives this call, and `submit` below
+            let entry = if bytes.second.is_none() {
+                let (start, len) = bytes.first;
+                opcode::Send::new(Fixed(slot), start, len).flags(flags).build()
+            } else {
+                let header = self.vectors.fill(index, bytes);
+                opcode::SendMsg::new(Fixed(slot), header).flags(flags as u32).build()
+            };
+            let entry =
+                entry.flags(Flags::SKIP_SUCCESS).user_data(Tag::Send.with(Key::new(index as u64)));
+            // SAFETY: the bytes are borrowed for 'a, which outlives this call, the vectors are not
+            // touched again before the next call, and `submit` below
             // does not return before the kernel has taken every entry; with MSG_DONTWAIT a send
             // ends inside the submission, so nothing points at `bytes` afterwards.
             // WHY: the safe alternative is a copy of each frame for each subscriber.

@@ -39,8 +39,11 @@ impl Driver {
                 continue;
             }
             let bytes = match delivery.source {
-                Source::Log { segment, start, len, .. } => {
-                    Outgoing::from_words(chunk.segment(segment).words(), start, len)
+                Source::Log { segment, start, len, then, .. } => {
+                    let first = Outgoing::from_words(chunk.segment(segment).words(), start, len);
+                    then.map_or(first, |(next, len)| {
+                        first.then(Outgoing::from_words(chunk.segment(next).words(), 0, len))
+                    })
                 }
                 Source::Private { start, len } => Outgoing::from_slice(chunk.private(start, len)),
             };

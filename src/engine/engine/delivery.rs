@@ -13,7 +13,7 @@ use crate::codec::{self, Notice};
 use crate::connection::Phase;
 use crate::fanout::FeedKey;
 use crate::limits::LagPolicy;
-use crate::log::{Log, Segment};
+use crate::log::{Log, Run, Segment};
 use crate::report::CloseCause;
 use crate::room::{self, Feed, Member, Pass};
 use crate::table::Id;
@@ -33,7 +33,8 @@ const CLOSE_EVICTED: u16 = 4000;
 /// Where a send's bytes are.
 #[derive(Clone, Copy, Debug)]
 pub enum Source {
-    /// Whole frames `from..next` in a segment of the chunk.
+    /// Whole frames `from..next` in a segment of the chunk, or at the end of one and the start of
+    /// the next.
     Log {
         /// Index into the chunk's segments.
         segment: u32,
@@ -41,6 +42,8 @@ pub enum Source {
         start: u32,
         /// Bytes.
         len: u32,
+        /// The segment that follows and how many of its first bytes, when the frames go on there.
+        then: Option<(u32, u32)>,
         /// Offset of the first frame.
         from: u64,
         /// Offset after the last.
@@ -53,6 +56,23 @@ pub enum Source {
         /// Bytes.
         len: u32,
     },
+}
+
+impl Source {
+    /// Bytes of the send.
+    #[must_use]
+    pub fn len(self) -> u32 {
+        match self {
+            Self::Log { len, then, .. } => len + then.map_or(0, |(_, more)| more),
+            Self::Private { len, .. } => len,
+        }
+    }
+
+    /// Never true: the engine makes no empty sends.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
 }
 
 /// One send.
@@ -110,9 +130,12 @@ impl Chunk {
     }
 
     fn keep(&mut self, segment: &Arc<Segment>) -> u32 {
-        if !self.segments.last().is_some_and(|last| Arc::ptr_eq(last, segment)) {
-            self.segments.push(Arc::clone(segment));
+        // Members of one feed mostly share the last segment, or the last two.
+        let recent = self.segments.iter().rev().take(2);
+        if let Some(back) = recent.into_iter().position(|kept| Arc::ptr_eq(kept, segment)) {
+            return (self.segments.len() - 1 - back) as u32;
         }
+        self.segments.push(Arc::clone(segment));
         self.segments.len() as u32 - 1
     }
 }
@@ -143,16 +166,17 @@ fn visit(log: &Log, member: &mut Member, id: Id, number: u32, chunk: &mut Chunk)
     }
     let run = log.run(member.cursor, RUN_BYTES_MAX).expect("the cursor is before the end");
     let segment = chunk.keep(run.segment);
-    let source = Source::Log {
-        segment,
-        start: run.start,
-        len: run.len,
-        from: member.cursor,
-        next: run.next,
-    };
+    // A run that ends with its segment goes on in the next one, or every viewer would need a second
+    // send each time a segment fills.
+    let rest = log.run(run.next, RUN_BYTES_MAX.saturating_sub(run.len));
+    let rest = rest.filter(|rest| rest.start == 0 && run.len < RUN_BYTES_MAX);
+    let then = rest.as_ref().map(|rest| (chunk.keep(rest.segment), rest.len));
+    let next = rest.map_or(run.next, |rest| rest.next);
+    let Run { start, len, .. } = run;
+    let source = Source::Log { segment, start, len, then, from: member.cursor, next };
     chunk.deliveries.push(Delivery { id, source });
-    member.cursor = run.next;
-    Visit::Sent { is_behind: run.next < log.end() }
+    member.cursor = next;
+    Visit::Sent { is_behind: next < log.end() }
 }
 
 impl Engine {
@@ -368,12 +392,15 @@ impl Engine {
 
     /// A run of log frames went out only up to byte `taken`.
     fn cut(&mut self, now: Now, chunk: &Chunk, delivery: &Delivery, taken: u32) {
-        let Source::Log { segment, start, len, from, next } = delivery.source else { return };
+        let Source::Log { segment, start, len, then, from, next } = delivery.source else { return };
         let Some(connection) = self.connections.get(delivery.id) else { return };
         let Phase::Live { room, member } = connection.phase else { return };
         let codec = connection.codec;
-        let segment = chunk.segment(segment);
-        let stop = start + taken;
+        let unsent = delivery.source.len() - taken;
+        let (segment, stop) = match then {
+            Some((second, _)) if taken > len => (chunk.segment(second), taken - len),
+            _ => (chunk.segment(segment), start + taken),
+        };
         let cut = segment.frame_at(stop).max(from);
         let is_between = segment.start_of(cut) == stop;
         let cursor = if is_between { cut } else { cut + 1 };
@@ -381,7 +408,7 @@ impl Engine {
         let feed = room.feed_mut(codec).expect("a member's feed exists");
         feed.members[member as usize].cursor = cursor;
         self.counters.deliveries -= next - cursor;
-        self.counters.bytes_sent -= u64::from(len - taken);
+        self.counters.bytes_sent -= u64::from(unsent);
         self.block(now, delivery.id);
         if !is_between {
             let rest = segment.start_of(cut + 1) - stop;
@@ -439,9 +466,9 @@ impl Engine {
 
 /// Counts a send of log frames as if it will succeed.
 fn count(counters: &mut crate::report::Counters, delivery: &Delivery) {
-    if let Source::Log { len, from, next, .. } = delivery.source {
+    if let Source::Log { from, next, .. } = delivery.source {
         counters.deliveries += next - from;
         counters.log_writes += 1;
-        counters.bytes_sent += u64::from(len);
+        counters.bytes_sent += u64::from(delivery.source.len());
     }
 }

@@ -20,6 +20,9 @@ pub use segment::Segment;
 const SEGMENT_BYTES_MIN: usize = 1_024;
 /// The largest segment, in bytes.
 const SEGMENT_BYTES_MAX: usize = 64 * 1_024;
+/// Each segment of a log is this many times the one before: a send that crosses into the next
+/// segment costs more than one that does not.
+const GROWTH: usize = 4;
 /// A frame is rarely smaller than this, so a segment's index rarely fills before its bytes do.
 const FRAME_BYTES_USUAL: usize = 96;
 /// A trim drops a whole segment; with segments of at most this part of a log's limit, little
@@ -126,7 +129,8 @@ impl Log {
     fn open_segment(&mut self, frame_bytes: usize) {
         let ceiling = (self.bytes_max / SEGMENTS_MIN).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
         let grown = self.segments.back().map_or(SEGMENT_BYTES_MIN, |last| {
-            (last.words().len() * size_of::<u64>() * 2).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX)
+            (last.words().len() * size_of::<u64>() * GROWTH)
+                .clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX)
         });
         let bytes = grown.min(ceiling).max(frame_bytes);
         let frames = (bytes / FRAME_BYTES_USUAL).min(self.frames_max / SEGMENTS_MIN).max(1);

@@ -333,12 +333,15 @@ impl World {
             served.push(delivery.id);
             let mut bytes = Vec::new();
             match delivery.source {
-                Source::Log { segment, start, len, .. } => {
+                Source::Log { segment, start, len, then, .. } => {
                     chunk.segment(segment).read(start, len, &mut bytes);
+                    if let Some((next, len)) = then {
+                        chunk.segment(next).read(0, len, &mut bytes);
+                    }
                 }
                 Source::Private { start, len } => bytes.extend(chunk.private(start, len)),
             }
-            assert!(!bytes.is_empty(), "a send has bytes");
+            assert!(!bytes.is_empty() && bytes.len() == delivery.source.len() as usize);
             let held = *self.held(shard, delivery.id);
             let most = if self.strikes(12) {
                 self.random.below(bytes.len() as u32) as usize
