@@ -76,7 +76,7 @@ server_settings! {
             Kind::Number { unit: "connections", min: 1, max: 1_048_576 }, Restart,
             "Connections that may wait in the kernel for a shard to accept them, per listener. \
              The kernel caps it at net.core.somaxconn.";
-        send_buffer_bytes: u32 = "16384",
+        send_buffer_bytes: u32 = "12288",
             Kind::Number { unit: "bytes", min: 4_608, max: 16_777_216 }, Restart,
             "SO_SNDBUF of each connection: what the kernel may hold for a viewer that does not \
              read. More costs memory per stalled viewer, less makes sends short.";

@@ -21,7 +21,7 @@ use crate::time::Now;
 
 /// Sends of one chunk: enough to make the submission cheap, few enough for reads in between.
 pub const CHUNK_SENDS_MAX: usize = 256;
-/// The most log bytes of one send: about what an empty 16 KiB send buffer takes.
+/// The most log bytes of one send: about what an empty send buffer takes.
 const RUN_BYTES_MAX: u32 = 16 * 1024;
 /// The most private bytes of one send.
 const PRIVATE_BYTES_MAX: usize = 64 * 1024;
