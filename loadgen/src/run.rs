@@ -9,7 +9,6 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::cli::Run;
 use crate::clients;
-use crate::clock::process_cpu_us;
 use crate::conductor::{Conductor, Findings};
 use crate::crew::Crew;
 use crate::observer::Observer;
@@ -62,6 +61,7 @@ pub(crate) fn run(options: Run) -> Result<bool, String> {
         Some(text) => clients::parse_sources(text)?,
         None => clients::default_sources(target, parameters.viewers),
     };
+    clients::check_sources(&sources, parameters.viewers)?;
     let shares = cpus.len() as u32;
     let plans = cpus.iter().zip(0u32..).map(|(&cpu, share)| {
         let plan = PlanePlan {
@@ -130,7 +130,6 @@ pub(crate) fn run(options: Run) -> Result<bool, String> {
     };
     eprintln!();
     println!("{}", table::summary(&report));
-    let _ = process_cpu_us;
     if let Some(folder) = &options.out {
         files::write(folder, &report, &findings.histograms)
             .map_err(|error| format!("cannot write the report to {}: {error}", folder.display()))?;

@@ -11,14 +11,12 @@
 //! Not here: what a connection is, when to read or write, any protocol.
 
 mod buffers;
-mod client;
 mod event;
 mod probe;
 mod ring;
 mod wake;
 
 pub use buffers::Buffer;
-pub use client::bind_address_no_port;
 pub use event::{Event, Key};
 pub use ring::{ACCEPTS_MAX, Outgoing, Ring, RingAddress, RingConfig, SEND_CHUNK_MAX, Slot};
 pub use wake::{Sleeper, Wake, Waker};

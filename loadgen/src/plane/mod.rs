@@ -20,6 +20,7 @@ use std::time::Duration;
 use uproar_ring::{Event, Key, Ring, RingConfig, Slot, Wake, Waker};
 
 use crate::audience::Audience;
+use crate::clients::{Origin, connecting_socket};
 use crate::clock::now_ns;
 use crate::command::{Answer, Command, Leave};
 use crate::marker::Marker;
@@ -231,10 +232,9 @@ impl Plane {
                 self.event(lane, event, now);
             }
             self.flush();
+            // The executor has no other task, so a busy loop need not yield to it.
             if is_idle {
                 self.sleep(&wake, &sleeper).await;
-            } else {
-                glommio::yield_if_needed().await;
             }
         }
     }
@@ -433,12 +433,9 @@ impl Plane {
     fn begin(&mut self, viewer: u32, now: u64) {
         self.crowd.tally.counters.connects_begun += 1;
         let (lane, slot) = self.place(viewer);
-        let number = self.crowd.viewers[viewer as usize].number;
-        let source = match self.plan.sources.len() {
-            0 => None,
-            count => Some(self.plan.sources[number as usize % count]),
-        };
-        let opened = crate::clients::connecting_socket(self.plan.target, source)
+        let v = &self.crowd.viewers[viewer as usize];
+        let origin = Origin::of(&self.plan.sources, v.number, v.generation);
+        let opened = connecting_socket(self.plan.target, origin)
             .and_then(|socket| self.lanes[lane].ring.adopt(slot, socket));
         if let Err(error) = opened {
             self.crowd.trouble(|| crate::clients::explain_connect(&error));
@@ -499,8 +496,8 @@ impl Plane {
                 let Some(viewer) = self.current(key) else { return };
                 match self.crowd.viewers[viewer as usize].phase {
                     Phase::Connecting => self.request_upgrade(viewer),
-                    Phase::Closing => {}
-                    _ => {
+                    Phase::Closing | Phase::Away => {}
+                    Phase::Upgrading | Phase::Welcoming | Phase::Live => {
                         let (lane, slot) = self.place(viewer);
                         self.lanes[lane].outbox.retry(viewer, slot);
                     }
@@ -509,7 +506,7 @@ impl Plane {
             Event::Readable { key, armed, failed } => {
                 let Some(viewer) = self.current(key) else { return };
                 let v = &mut self.crowd.viewers[viewer as usize];
-                if v.phase == Phase::Closing {
+                if matches!(v.phase, Phase::Closing | Phase::Away) {
                     return;
                 }
                 let (lane, slot) = self.place(viewer);
@@ -548,7 +545,8 @@ impl Plane {
             }
             return;
         };
-        let is_closing = self.crowd.viewers[viewer as usize].phase == Phase::Closing;
+        let phase = self.crowd.viewers[viewer as usize].phase;
+        let is_closing = matches!(phase, Phase::Closing | Phase::Away);
         let (_, slot) = self.place(viewer);
         match result {
             Ok(Some(buffer)) => {
