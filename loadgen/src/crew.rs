@@ -11,6 +11,10 @@ use crate::command::{Answer, Command};
 use crate::plane::{Plane, PlanePlan, PlanePort};
 use crate::tally::Tally;
 
+/// glommio 0.9 parks an executor with a runnable task when this timer fires between its poll and
+/// its run (`run_task_queues` then reports that nothing ran). One task needs no preemption, so the
+/// timer is set beyond any run.
+const PREEMPT: Duration = Duration::from_secs(24 * 3_600);
 /// A plane that does not answer for this long is broken.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -99,7 +103,7 @@ fn start_plane(cpu: usize, plan: PlanePlan) -> io::Result<PlanePort> {
     let builder = LocalExecutorBuilder::new(Placement::Fixed(cpu))
         .name(&name)
         .io_memory(64 * 1024)
-        .preempt_timer(Duration::from_millis(2));
+        .preempt_timer(PREEMPT);
     let spawned = builder.spawn(move || async move {
         let made = Wake::new().and_then(|wake| Ok((Plane::new(plan, &wake)?, wake)));
         match made {
