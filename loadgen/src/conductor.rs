@@ -23,6 +23,8 @@ const LOOK: Duration = Duration::from_millis(250);
 const LEAD_NS: u64 = 100_000_000;
 /// Beyond this share of its CPU a load generator thread counts as saturated, in percent.
 const SATURATED_PERCENT: f64 = 90.0;
+/// A server whose CPUs others use this much was not measured alone, in percent.
+const DISTURBED_PERCENT: f64 = 15.0;
 /// Posts later than this (99th percentile) mean that the load generator was, in seconds.
 const SLIPPAGE_MAX_SECS: f64 = 0.05;
 
@@ -258,12 +260,16 @@ impl Conductor<'_> {
             || loadgen.slippage_p99_secs > SLIPPAGE_MAX_SECS;
         let is_server_limited =
             server.as_ref().is_some_and(|server| server.cpu_percent >= SATURATED_PERCENT);
+        let disturbed_percent = server.as_ref().map_or(0.0, |server| server.disturbed_percent);
         let limit = match (is_client_limited, is_server_limited) {
-            (true, false) => "client-limited",
-            (true, true) => "both saturated",
-            (false, true) => "server saturated",
-            (false, false) if server.is_none() => "server not measured",
-            (false, false) => "nobody saturated",
+            (true, false) => "client-limited".to_owned(),
+            (true, true) => "both saturated".to_owned(),
+            (false, true) => "server saturated".to_owned(),
+            (false, false) if server.is_none() => "server not measured".to_owned(),
+            (false, false) if disturbed_percent >= DISTURBED_PERCENT => {
+                format!("disturbed: others took {disturbed_percent:.0} % of the server's CPUs")
+            }
+            (false, false) => "nobody saturated".to_owned(),
         };
         Step {
             label,
@@ -274,7 +280,7 @@ impl Conductor<'_> {
             latency: Latency::of(histogram),
             holds: is_clean && verdicts.iter().all(|verdict| verdict.holds),
             metrics: crate::probe::metrics::growth(&start.metrics, &end.metrics),
-            limit: limit.to_owned(),
+            limit,
             is_client_limited: is_client_limited && !is_server_limited,
             counters,
             server,

@@ -113,6 +113,8 @@ impl Observer {
         let process_percent = percent(end.cpu.process_us, start.cpu.process_us);
         let irq_percent = percent(end.cpu.irq_us, start.cpu.irq_us);
         let cpu_percent = (process_percent + irq_percent) / server.cpus.len().max(1) as f64;
+        let busy_percent = percent(end.cpu.busy_us, start.cpu.busy_us);
+        let disturbed_percent = busy_percent / server.cpus.len().max(1) as f64 - cpu_percent;
         let process_us = (end.cpu.process_us - start.cpu.process_us) as f64;
         let each = |bytes: f64| bytes / connections.max(1) as f64;
         let client_half = self.calibration.map_or(0.0, |c| c.client_half_bytes);
@@ -123,7 +125,8 @@ impl Observer {
             cpu_percent,
             process_percent,
             irq_percent,
-            busy_percent: percent(end.cpu.busy_us, start.cpu.busy_us),
+            busy_percent,
+            disturbed_percent,
             cpu_us_per_delivery: (deliveries > 0.0).then(|| process_us / deliveries),
             pss_bytes: memory.pss_bytes,
             user_bytes_per_connection: each(grown(memory.pss_bytes, self.baseline.pss_bytes)),
@@ -150,7 +153,13 @@ impl Observer {
         let server_us = cpu.process_us.saturating_sub(self.last_cpu.process_us);
         let kernel = memory.kernel.slab_bytes + memory.kernel.tcp_bytes;
         let kernel_base = self.baseline.kernel.slab_bytes + self.baseline.kernel.tcp_bytes;
+        let client_half = self.calibration.map_or(0.0, |c| c.client_half_bytes);
+        let user = memory.pss_bytes as f64 - self.baseline.pss_bytes as f64;
+        let bytes_per_connection = (self.server.is_some() && tally.live > 0).then(|| {
+            (user + kernel as f64 - kernel_base as f64) / tally.live as f64 - client_half
+        });
         let sample = Sample {
+            bytes_per_connection,
             secs: (now - self.started_ns) as f64 / 1e9,
             phase: phase.to_owned(),
             connections: tally.live,

@@ -139,7 +139,7 @@ parameters! {
     steps_max: u32 = 8,
     /// Share of viewers that read slowly.
     slow_share: f64 = 0.0,
-    /// A slow viewer reads one buffer (16 KiB) this often, in seconds; 0: never.
+    /// A slow viewer reads one buffer (4 KiB) this often, in seconds; 0: never.
     slow_read_secs: f64 = 0.0,
     /// Share of viewers that leave, in each bounce of storm, churn and resume.
     bounce_share: f64 = 0.0,

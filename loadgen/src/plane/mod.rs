@@ -34,16 +34,18 @@ use outbox::Outbox;
 use viewer::{Next, Phase, Role, Viewer};
 
 /// Completions taken from a ring before the others and the schedule get their turn.
-const EVENTS_PER_TURN: usize = 512;
+const EVENTS_PER_TURN: usize = 256;
 /// Bytes of a provided buffer: a read that fills it is followed by another.
-const BUFFER_BYTES: u32 = 16 * 1024;
-/// Provided buffers of a ring.
-const BUFFERS: u16 = 256;
+const BUFFER_BYTES: u32 = 4 * 1024;
+/// Provided buffers of a ring: twice the reads that one turn begins.
+const BUFFERS: u16 = 512;
 /// A failed connect is tried again this often, this long after.
 const ATTEMPTS_MAX: u8 = 5;
 const RETRY_NS: u64 = 500_000_000;
 /// Fill posts of a publisher that may wait for their acks.
-const FILL_WINDOW: u32 = 16;
+const FILL_WINDOW: u32 = 2;
+const _: () = assert!(BUFFERS as usize >= 2 * EVENTS_PER_TURN);
+
 /// The longest sleep: connects are paced and slow readers turn at this grain.
 const TICK_NS: u64 = 10_000_000;
 

@@ -1,6 +1,8 @@
 //! What a run leaves behind: one set of numbers, written as table, JSON, histograms and HTML.
 
 pub(crate) mod files;
+mod html;
+mod plot;
 pub(crate) mod table;
 
 use std::collections::BTreeMap;
@@ -98,6 +100,8 @@ pub(crate) struct ServerUse {
     pub(crate) irq_percent: f64,
     /// Busy time of its CPUs, whoever caused it, in percent of one CPU.
     pub(crate) busy_percent: f64,
+    /// What others took of its CPUs, in percent of them.
+    pub(crate) disturbed_percent: f64,
     pub(crate) cpu_us_per_delivery: Option<f64>,
     pub(crate) pss_bytes: u64,
     /// Growth of PSS since before the first connection, a connection.
@@ -172,6 +176,8 @@ pub(crate) struct Sample {
     pub(crate) loadgen_cpu_percent: f64,
     pub(crate) user_bytes: Option<u64>,
     pub(crate) kernel_bytes: Option<u64>,
+    /// User and kernel growth a connection, client half taken away.
+    pub(crate) bytes_per_connection: Option<f64>,
 }
 
 /// The best step.
