@@ -1,9 +1,10 @@
 //! A test double: a small server that speaks PROTOCOL.md, well or, on request, badly.
 //!
-//! `double ADDRESS [drop|reorder|duplicate|rewrite ONE_IN]` prints the address it listens on,
+//! `double ADDRESS [drop|reorder|duplicate|rewrite ONE_IN | plain]` prints the address it listens on,
 //! then serves until its standard input ends. With a fault, one delivery in ONE_IN is dropped,
 //! swapped with the next, sent twice, or changed, so that tests can demand that the load
-//! generator notices. It is one thread and no model of a fast server.
+//! generator notices. `plain` is another server altogether: it knows no protocol and sends
+//! every message to everyone who asked for the same path. It is one thread and no model of a fast server.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -27,6 +28,7 @@ enum Fault {
     Reorder,
     Duplicate,
     Rewrite,
+    Plain,
 }
 
 type Frame = Rc<[u8]>;
@@ -63,11 +65,11 @@ fn main() {
         Some("reorder") => Fault::Reorder,
         Some("duplicate") => Fault::Duplicate,
         Some("rewrite") => Fault::Rewrite,
+        Some("plain") => Fault::Plain,
         Some(other) => panic!("there is no fault {other}"),
     };
     let one_in = arguments.get(3).map_or(10_000, |text| text.parse().expect("a number"));
-    let server =
-        Server { rooms: HashMap::new(), fault, one_in, deliveries: 0, connections: 0 };
+    let server = Server { rooms: HashMap::new(), fault, one_in, deliveries: 0, connections: 0 };
     // The parent closing our standard input is the sign to end, even if it was killed.
     std::thread::spawn(|| {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
@@ -160,10 +162,12 @@ fn join(
         since.is_some(),
         room.subscribers.len() + 1
     );
-    // The receiver lives as long as the session that is being set up.
-    let _ = outbox.send(text_frame(welcome.as_bytes()));
-    for frame in &room.log[start..] {
-        let _ = outbox.send(Rc::clone(frame));
+    if server.fault != Fault::Plain {
+        // The receiver lives as long as the session that is being set up.
+        let _ = outbox.send(text_frame(welcome.as_bytes()));
+        for frame in &room.log[start..] {
+            let _ = outbox.send(Rc::clone(frame));
+        }
     }
     room.subscribers.insert(server.connections, Subscriber { outbox, held: None });
     server.connections
@@ -203,6 +207,14 @@ fn post(server: &mut Server, event: &str, number: u64, payload: &[u8]) {
     let post: serde_json::Value = serde_json::from_slice(payload).unwrap_or_default();
     let (fault, one_in) = (server.fault, server.one_in);
     let Some(room) = server.rooms.get_mut(event) else { return };
+    if fault == Fault::Plain {
+        let frame = text_frame(payload);
+        for subscriber in room.subscribers.values() {
+            // As below, a receiver that is gone finds out by itself.
+            let _ = subscriber.outbox.send(Rc::clone(&frame));
+        }
+        return;
+    }
     let offset = room.log.len() + 1;
     let id = format!("01976543-2100-7567-aaf3-{offset:012x}");
     let text = post["text"].as_str().unwrap_or("");
@@ -210,7 +222,7 @@ fn post(server: &mut Server, event: &str, number: u64, payload: &[u8]) {
         r#"{{"type":"comment","offset":{offset},"id":"{id}","time":1764000000000,"user":"v{number}","text":"{text}"}}"#
     );
     let frame = text_frame(comment.as_bytes());
-    let rewritten = text_frame(comment.replace("~upr", "~upr0").replace("aa", "a").as_bytes());
+    let rewritten = text_frame(comment.replace("~upr", "~uPr").as_bytes());
     room.log.push(Rc::clone(&frame));
     if let Some(author) = room.subscribers.get(&number) {
         let reference = post["ref"].as_str().unwrap_or("");

@@ -7,6 +7,31 @@ use serde::{Deserialize, Serialize};
 
 use crate::tally::Tally;
 
+impl Command {
+    /// Whether planes answer it.
+    pub(crate) fn is_answered(&self) -> bool {
+        matches!(self, Self::Collect | Self::Heads | Self::Judge { .. })
+    }
+}
+
+impl Answer {
+    /// Adds another plane's answer to the same question; false when it is to another.
+    #[must_use]
+    pub(crate) fn merge(&mut self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Tally(mine), Self::Tally(other)) => mine.merge(other),
+            (Self::Heads(mine), Self::Heads(other)) => {
+                mine.resize(mine.len().max(other.len()), 0);
+                for (head, &other) in mine.iter_mut().zip(other) {
+                    *head = (*head).max(other);
+                }
+            }
+            _ => return false,
+        }
+        true
+    }
+}
+
 /// How viewers leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Leave {
@@ -68,7 +93,7 @@ pub(crate) enum Command {
 }
 
 /// A plane's answer.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Answer {
     /// To `Collect` and `Judge`.
     Tally(Box<Tally>),

@@ -37,7 +37,9 @@ pub(crate) enum Abort {
     ServerGone,
     #[error("only {live} of {wanted} viewers could connect{hint}")]
     NotConnected { live: u64, wanted: u64, hint: String },
-    #[error("the server does not answer posts: {done} of {wanted} acknowledged while filling the logs")]
+    #[error(
+        "the server does not answer posts: {done} of {wanted} acknowledged while filling the logs"
+    )]
     NotFilled { done: u64, wanted: u64 },
 }
 
@@ -146,10 +148,8 @@ impl Conductor<'_> {
         let window_ns = from_ns + warm_ns;
         let window = self.findings.histograms.len();
         self.crew.tell(&Command::Rate { per_event: rate, from_ns });
-        self.crew.tell(&Command::Window {
-            from_ns: window_ns,
-            to_ns: window_ns + (secs * 1e9) as u64,
-        });
+        self.crew
+            .tell(&Command::Window { from_ns: window_ns, to_ns: window_ns + (secs * 1e9) as u64 });
         self.watch_until("warm-up", window_ns)?;
         let start = self.observer.snapshot();
         let start_tally = self.look(&label)?;

@@ -30,22 +30,39 @@ pub(crate) struct Crew {
 pub(crate) struct Silent;
 
 impl Crew {
-    /// Starts one plane on each of `cpus`.
+    /// Starts one plane on each CPU.
     pub(crate) fn start(plans: Vec<(usize, PlanePlan)>) -> io::Result<Self> {
-        let mut ports = Vec::new();
-        for (cpu, plan) in plans {
-            ports.push(start_plane(cpu, plan)?);
-        }
-        Ok(Self { ports })
+        let ports = plans.into_iter().map(|(cpu, plan)| start_plane(cpu, plan));
+        Ok(Self { ports: ports.collect::<io::Result<_>>()? })
     }
 
-    /// Tells every plane.
+    /// The planes of other hosts, each behind its port.
+    pub(crate) fn remote(ports: Vec<PlanePort>) -> Self {
+        Self { ports }
+    }
+
+    /// Tells every plane something that is not answered.
     pub(crate) fn tell(&self, command: &Command) {
         for port in &self.ports {
             // A plane that has ended says so by not answering.
             let _ = port.commands.send(command.clone());
-            port.waker.wake();
+            if let Some(waker) = &port.waker {
+                waker.wake();
+            }
         }
+    }
+
+    /// Asks every plane and merges the answers.
+    pub(crate) fn ask(&self, command: &Command) -> Result<Answer, Silent> {
+        self.tell(command);
+        let mut answers = self.ports.iter().map(answer);
+        let mut merged = answers.next().ok_or(Silent)??;
+        for more in answers {
+            if !merged.merge(&more?) {
+                return Err(Silent);
+            }
+        }
+        Ok(merged)
     }
 
     /// The tallies of all planes, merged.
@@ -55,26 +72,17 @@ impl Crew {
 
     /// Who has not reached the newest offset that any plane knows of.
     pub(crate) fn judge(&self) -> Result<Tally, Silent> {
-        self.tell(&Command::Heads);
-        let mut heads: Vec<u64> = Vec::new();
-        for port in &self.ports {
-            let Answer::Heads(more) = answer(port)? else { return Err(Silent) };
-            heads.resize(more.len().max(heads.len()), 0);
-            for (head, other) in heads.iter_mut().zip(more) {
-                *head = (*head).max(other);
-            }
+        match self.ask(&Command::Heads)? {
+            Answer::Heads(heads) => self.ask_tally(&Command::Judge { heads }),
+            Answer::Tally(_) => Err(Silent),
         }
-        self.ask_tally(&Command::Judge { heads })
     }
 
     fn ask_tally(&self, command: &Command) -> Result<Tally, Silent> {
-        self.tell(command);
-        let mut merged = Tally::new();
-        for port in &self.ports {
-            let Answer::Tally(tally) = answer(port)? else { return Err(Silent) };
-            merged.merge(&tally);
+        match self.ask(command)? {
+            Answer::Tally(tally) => Ok(*tally),
+            Answer::Heads(_) => Err(Silent),
         }
-        Ok(merged)
     }
 }
 
@@ -118,7 +126,7 @@ fn start_plane(cpu: usize, plan: PlanePlan) -> io::Result<PlanePort> {
         io::Error::other(format!("cannot start a load generator thread on CPU {cpu}: {error}"))
     })?;
     let waker = started.recv().map_err(|_| io::Error::other("a plane ended at its start"))??;
-    Ok(PlanePort { commands, answers, waker })
+    Ok(PlanePort { commands, answers, waker: Some(waker) })
 }
 
 fn report_start<T>(ready: &Sender<io::Result<T>>, result: io::Result<T>) {

@@ -19,6 +19,7 @@ mod marker;
 mod observer;
 mod plane;
 mod probe;
+mod remote;
 mod report;
 mod run;
 mod scenario;
@@ -34,8 +35,12 @@ use clap::Parser;
 
 /// 0: all held. 1: something did not hold. 2: the run could not take place.
 fn main() -> ExitCode {
-    let cli::Task::Run(options) = cli::Cli::parse().task;
-    match run::run(*options) {
+    let done = match cli::Cli::parse().task {
+        cli::Task::Run(options) => run::run(&options),
+        cli::Task::Compare(options) => report::compare::run(&options),
+        cli::Task::Worker(options) => run::work(&options).map(|()| true),
+    };
+    match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(text) => {

@@ -4,6 +4,7 @@ use std::io::{IsTerminal, Write};
 
 use hdrhistogram::Histogram;
 
+use crate::cli::Progress;
 use crate::clock::{now_ns, process_cpu_us};
 use crate::probe::calibrate::Calibration;
 use crate::probe::kernel::KernelMemory;
@@ -35,7 +36,7 @@ pub(crate) struct Observer {
     calibration: Option<Calibration>,
     /// Before the first connection.
     baseline: Memory,
-    is_quiet: bool,
+    progress: Progress,
     started_ns: u64,
     last_ns: u64,
     last_counters: Counters,
@@ -50,11 +51,14 @@ impl Observer {
         server: Option<Process>,
         admin: &str,
         calibration: Option<Calibration>,
-        is_quiet: bool,
+        progress: Progress,
     ) -> Self {
         let mut observer = Self {
             baseline: Memory::default(),
-            is_quiet,
+            progress: match progress {
+                Progress::Auto if !std::io::stderr().is_terminal() => Progress::Off,
+                shown => shown,
+            },
             admin: admin.to_owned(),
             calibration,
             started_ns: now_ns(),
@@ -155,9 +159,8 @@ impl Observer {
         let kernel_base = self.baseline.kernel.slab_bytes + self.baseline.kernel.tcp_bytes;
         let client_half = self.calibration.map_or(0.0, |c| c.client_half_bytes);
         let user = memory.pss_bytes as f64 - self.baseline.pss_bytes as f64;
-        let bytes_per_connection = (self.server.is_some() && tally.live > 0).then(|| {
-            (user + kernel as f64 - kernel_base as f64) / tally.live as f64 - client_half
-        });
+        let bytes_per_connection = (self.server.is_some() && tally.live > 0)
+            .then(|| (user + kernel as f64 - kernel_base as f64) / tally.live as f64 - client_half);
         let sample = Sample {
             bytes_per_connection,
             secs: (now - self.started_ns) as f64 / 1e9,
@@ -183,15 +186,18 @@ impl Observer {
     }
 
     fn show(&self, sample: &Sample, tally: &Tally) {
-        let mut out = std::io::stderr();
-        if self.is_quiet || !out.is_terminal() {
-            return;
-        }
-        let server = sample.server_cpu_percent.map_or(String::new(), |cpu| format!(" server {cpu:.0}%"));
+        let (start, end) = match self.progress {
+            Progress::Off => return,
+            Progress::Auto => ("\r\x1b[K", ""),
+            Progress::Lines => ("", "\n"),
+        };
+        let server =
+            sample.server_cpu_percent.map_or(String::new(), |cpu| format!(" server {cpu:.0}%"));
         // A progress line that cannot be written is not worth ending a run for.
         let _ = write!(
-            out,
-            "\r\x1b[K{:6.1}s {:<8} {:>6} live {:>8.0} deliv/s {:>6.0} posts/s p50 {} p99 {} max {}{server} loadgen {:.0}% lost {}",
+            std::io::stderr(),
+            "{start}{:6.1}s {:<8} {:>6} live {:>8.0} deliv/s {:>6.0} posts/s p50 {} p99 {} max {}{server} \
+             loadgen {:.0}% lost {}{end}",
             sample.secs,
             sample.phase,
             sample.connections,
@@ -203,5 +209,12 @@ impl Observer {
             sample.loadgen_cpu_percent,
             tally.counters.lost,
         );
+    }
+
+    /// Leaves the progress line behind.
+    pub(crate) fn end_progress(&self) {
+        if self.progress == Progress::Auto {
+            eprintln!();
+        }
     }
 }

@@ -1,13 +1,12 @@
 //! One run from its flags to its report.
 
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use crate::cli::Run;
+use crate::cli::{Run, Worker};
 use crate::clients;
 use crate::conductor::{Conductor, Findings};
 use crate::crew::Crew;
@@ -15,6 +14,7 @@ use crate::observer::Observer;
 use crate::plane::PlanePlan;
 use crate::probe::calibrate::calibrate;
 use crate::probe::process::Process;
+use crate::remote::{Setup, enlist, work as work_for};
 use crate::report::{FORMAT, Latency, Machine, Report, files, table};
 use crate::scenario::{Parameters, Speak};
 use crate::wire::{Dialect, Templates};
@@ -25,10 +25,11 @@ connection; kernel: growth of all slab caches (whole pages) and of TCP buffers (
 less the client half of each connection, which a calibration of plain and of viewer socket pairs measures \
 before the run; read under load at the end of each window";
 /// How clocks are compared; part of every report.
-const CLOCK_METHOD: &str = "CLOCK_MONOTONIC of this host for due instants and receipts; error below a microsecond";
+const CLOCK_METHOD: &str =
+    "CLOCK_MONOTONIC of this host for due instants and receipts; error below a microsecond";
 
 /// Runs a scenario; says whether everything held.
-pub(crate) fn run(options: Run) -> Result<bool, String> {
+pub(crate) fn run(options: &Run) -> Result<bool, String> {
     let mut parameters = Parameters::of(options.scenario);
     options.overrides.clone().apply(&mut parameters);
     if options.print {
@@ -46,39 +47,39 @@ pub(crate) fn run(options: Run) -> Result<bool, String> {
     reach(target)?;
     let descriptors_max = raise_descriptors()?;
     let cpus = choose_cpus(&options.cpus)?;
-    let server = match options.server_pid {
-        Some(pid) => {
-            Some(Process::new(pid).ok_or_else(|| format!("there is no process {pid} here"))?)
-        }
-        None if target.ip().is_loopback() => Process::listening_at(target),
-        None => None,
+    let server = find_server(options.server_pid, target)?;
+    let setup = Setup {
+        parameters: parameters.clone(),
+        target,
+        run,
+        first_share: 0,
+        shares: cpus.len() as u32,
+        clock_offset_ns: 0,
     };
-    let calibration = match &server {
+    let mut calibration = match &server {
         Some(_) => Some(calibrate().map_err(|error| format!("the calibration failed: {error}"))?),
         None => None,
     };
-    let sources = match &options.source_ip {
-        Some(text) => clients::parse_sources(text)?,
-        None => clients::default_sources(target, parameters.viewers),
-    };
-    clients::check_sources(&sources, parameters.viewers)?;
-    let shares = cpus.len() as u32;
-    let plans = cpus.iter().zip(0u32..).map(|(&cpu, share)| {
-        let plan = PlanePlan {
-            parameters: parameters.clone(),
-            dialect: dialect(&parameters),
-            target,
-            sources: sources.clone(),
-            run,
-            share: (share, shares),
-            clock_offset_ns: 0,
-            slots_per_ring: descriptors_max.min(u64::from(u32::MAX)) as u32,
-        };
-        (cpu, plan)
-    });
     let own_before = own_pss_bytes();
-    let crew = Crew::start(plans.collect()).map_err(|error| error.to_string())?;
-    let mut observer = Observer::new(server, &parameters.admin, calibration, options.quiet);
+    let mut clock_method = CLOCK_METHOD.to_owned();
+    let crew = if options.workers.is_empty() {
+        start_crew(&setup, &cpus, options.source_ip.as_deref(), descriptors_max)?
+    } else {
+        let workers = enlist(&options.workers, &setup)?;
+        clock_method = format!(
+            "the coordinator's CLOCK_MONOTONIC; {} planes on {} workers, whose clocks were placed in the \
+             middle of the shortest of 64 round trips: wrong by at most {:.1} us",
+            workers.planes,
+            options.workers.len(),
+            workers.clock_error_ns as f64 / 1e3
+        );
+        if !workers.are_local {
+            // The client halves are on other hosts.
+            calibration = None;
+        }
+        Crew::remote(workers.ports)
+    };
+    let mut observer = Observer::new(server, &parameters.admin, calibration, options.progress);
     let mut findings = Findings::default();
     let mut conductor = Conductor {
         scenario: options.scenario,
@@ -100,7 +101,7 @@ pub(crate) fn run(options: Run) -> Result<bool, String> {
         loadgen_cpus: cpus,
         server_cpus: process.map(|process| process.cpus.clone()).unwrap_or_default(),
         server_pid: process.map(|process| process.pid),
-        commit: commit(Path::new(".git")),
+        commit: commit(),
     };
     drop(crew);
     let last = findings.last.unwrap_or_else(crate::tally::Tally::new);
@@ -114,7 +115,7 @@ pub(crate) fn run(options: Run) -> Result<bool, String> {
         machine,
         calibration,
         memory_method: MEMORY_METHOD.to_owned(),
-        clock_method: CLOCK_METHOD.to_owned(),
+        clock_method,
         loadgen_us_per_delivery: findings.steps.first().and_then(|s| s.loadgen.us_per_delivery),
         steps: findings.steps,
         samples: findings.samples,
@@ -128,13 +129,63 @@ pub(crate) fn run(options: Run) -> Result<bool, String> {
         passed,
         parameters,
     };
-    eprintln!();
+    observer.end_progress();
     println!("{}", table::summary(&report));
     if let Some(folder) = &options.out {
         files::write(folder, &report, &findings.histograms)
             .map_err(|error| format!("cannot write the report to {}: {error}", folder.display()))?;
     }
     Ok(report.passed)
+}
+
+/// Serves coordinators until the process is ended.
+pub(crate) fn work(options: &Worker) -> Result<(), String> {
+    let descriptors_max = raise_descriptors()?;
+    let cpus = choose_cpus(&options.cpus)?;
+    let start =
+        |setup: &Setup| start_crew(setup, &cpus, options.source_ip.as_deref(), descriptors_max);
+    work_for(options.listen, cpus.len() as u32, start)
+        .map_err(|error| format!("cannot serve coordinators at {}: {error}", options.listen))
+}
+
+/// Starts this host's planes.
+fn start_crew(
+    setup: &Setup,
+    cpus: &[usize],
+    source_ip: Option<&str>,
+    descriptors_max: u64,
+) -> Result<Crew, String> {
+    let viewers = setup.parameters.viewers;
+    let sources = match source_ip {
+        Some(text) => clients::parse_sources(text)?,
+        None => clients::default_sources(setup.target, viewers),
+    };
+    clients::check_sources(&sources, viewers)?;
+    let plans = cpus.iter().zip(setup.first_share..).map(|(&cpu, share)| {
+        let plan = PlanePlan {
+            parameters: setup.parameters.clone(),
+            dialect: dialect(&setup.parameters),
+            target: setup.target,
+            sources: sources.clone(),
+            run: setup.run,
+            share: (share, setup.shares),
+            clock_offset_ns: setup.clock_offset_ns,
+            slots_per_ring: descriptors_max.min(u64::from(u32::MAX)) as u32,
+        };
+        (cpu, plan)
+    });
+    Crew::start(plans.collect()).map_err(|error| error.to_string())
+}
+
+fn find_server(pid: Option<u32>, target: SocketAddr) -> Result<Option<Process>, String> {
+    match pid {
+        Some(pid) => {
+            let process = Process::new(pid);
+            process.map(Some).ok_or_else(|| format!("there is no process {pid} on this host"))
+        }
+        None if target.ip().is_loopback() => Ok(Process::listening_at(target)),
+        None => Ok(None),
+    }
 }
 
 fn dialect(parameters: &Parameters) -> Dialect {
@@ -171,7 +222,9 @@ fn raise_descriptors() -> Result<u64, String> {
     let limit = getrlimit(Resource::Nofile);
     let maximum = limit.maximum.unwrap_or(1 << 20);
     setrlimit(Resource::Nofile, Rlimit { current: Some(maximum), maximum: limit.maximum })
-        .map_err(|error| format!("cannot raise RLIMIT_NOFILE to its hard limit {maximum}: {error}"))?;
+        .map_err(|error| {
+            format!("cannot raise RLIMIT_NOFILE to its hard limit {maximum}: {error}")
+        })?;
     if maximum < 4_096 {
         return Err(format!(
             "the hard limit of descriptors is {maximum}; raise it to at least 4096 (ulimit -Hn, LimitNOFILE=)"
@@ -206,13 +259,12 @@ fn cpu_model() -> String {
     name.trim().to_owned()
 }
 
-/// The commit that `HEAD` names; none outside a repository.
-fn commit(git: &Path) -> Option<String> {
+/// The commit of the tree this runs in; none outside a repository or without git.
+fn commit() -> Option<String> {
     let output = std::process::Command::new("git")
         .args(["rev-parse", "--short=12", "HEAD"])
         .stderr(std::process::Stdio::null())
         .output()
         .ok()?;
-    let _ = git;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

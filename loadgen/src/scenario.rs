@@ -197,13 +197,9 @@ impl Parameters {
                 bounce_secs: 10.0,
                 ..base
             },
-            Scenario::Slow => Self {
-                viewers: 15_000,
-                events: 1,
-                rate: 5.0,
-                slow_share: 0.1,
-                ..base
-            },
+            Scenario::Slow => {
+                Self { viewers: 15_000, events: 1, rate: 5.0, slow_share: 0.1, ..base }
+            }
             Scenario::Churn => Self {
                 viewers: 10_000,
                 events: 100,
@@ -245,7 +241,9 @@ impl Parameters {
     pub(crate) fn check(&self) -> Result<(), String> {
         let minimum = crate::marker::MARKER_BYTES as u32;
         if self.comment_bytes < minimum {
-            return Err(format!("--comment-bytes is at least {minimum}: a comment carries its marker"));
+            return Err(format!(
+                "--comment-bytes is at least {minimum}: a comment carries its marker"
+            ));
         }
         if self.viewers == 0 || self.events == 0 || self.events > self.viewers {
             return Err("there must be at least one event, and a viewer for each".to_owned());

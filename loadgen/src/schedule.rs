@@ -9,7 +9,9 @@ use std::collections::BinaryHeap;
 use crate::chance::Chance;
 
 /// How due instants are spaced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, clap::ValueEnum)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, clap::ValueEnum,
+)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Arrivals {
     /// Evenly, each publisher with a random phase.

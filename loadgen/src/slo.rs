@@ -170,7 +170,8 @@ mod tests {
         ] {
             assert!(holds(good), "{good}");
         }
-        for bad in ["p50<100us", "max<400ms", "loss=0", "cpu<60%", "memory<=4KB", "p90<1ms,loss=3"] {
+        for bad in ["p50<100us", "max<400ms", "loss=0", "cpu<60%", "memory<=4KB", "p90<1ms,loss=3"]
+        {
             assert!(!holds(bad), "{bad}");
         }
     }

@@ -95,18 +95,19 @@ pub(crate) fn record(histogram: &mut Histogram<u64>, latency_us: u64) {
 }
 
 /// A stretch of the schedule with its own histogram: comments belong to it by due instant.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Window {
     /// First due instant, in monotonic nanoseconds.
     pub(crate) from_ns: u64,
     /// First due instant after it.
     pub(crate) to_ns: u64,
     /// Latencies of its comments, all viewers together.
+    #[serde(with = "compressed")]
     pub(crate) latency: Histogram<u64>,
 }
 
 /// Everything a plane hands out: its numbers so far.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Tally {
     pub(crate) counters: Counters,
     /// Live connections now.
@@ -114,12 +115,16 @@ pub(crate) struct Tally {
     /// Viewers that have not reached the newest acknowledged offset of their event.
     pub(crate) behind: u64,
     /// Latencies since the last collection, by receipt.
+    #[serde(with = "compressed")]
     pub(crate) recent: Histogram<u64>,
     /// How late posts left, after their due instant.
+    #[serde(with = "compressed")]
     pub(crate) slippage: Histogram<u64>,
     /// From due instant to ack.
+    #[serde(with = "compressed")]
     pub(crate) ack: Histogram<u64>,
     /// From connect to live.
+    #[serde(with = "compressed")]
     pub(crate) connect: Histogram<u64>,
     /// By window, in the order they were opened.
     pub(crate) windows: Vec<Window>,
@@ -183,5 +188,67 @@ impl Tally {
                 self.troubles.push(trouble.clone());
             }
         }
+    }
+}
+
+/// Histograms between hosts: HdrHistogram's own compressed form.
+mod compressed {
+    use hdrhistogram::Histogram;
+    use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer};
+    use serde::{Deserialize, de, ser};
+
+    pub(super) fn serialize<S: ser::Serializer>(
+        histogram: &Histogram<u64>,
+        out: S,
+    ) -> Result<S::Ok, S::Error> {
+        let mut bytes = Vec::new();
+        let done = V2DeflateSerializer::new().serialize(histogram, &mut bytes);
+        done.map_err(ser::Error::custom)?;
+        out.collect_seq(bytes)
+    }
+
+    pub(super) fn deserialize<'de, D: de::Deserializer<'de>>(
+        from: D,
+    ) -> Result<Histogram<u64>, D::Error> {
+        let bytes = Vec::<u8>::deserialize(from)?;
+        let histogram = Deserializer::new().deserialize(&mut &bytes[..]);
+        // Same bounds as all others, so that they can be added.
+        let mut whole = super::latency_histogram();
+        let sent: Histogram<u64> = histogram.map_err(de::Error::custom)?;
+        whole.add(&sent).map_err(de::Error::custom)?;
+        Ok(whole)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tally_survives_the_way_between_hosts_and_adds_up() {
+        let mut tally = Tally::new();
+        tally.windows.push(Window { from_ns: 0, to_ns: 100, latency: latency_histogram() });
+        tally.delivered(50, 5_000_000);
+        tally.delivered(100, 9_000_000);
+        tally.counters.posts = 3;
+        let text = serde_json::to_string(&tally).unwrap();
+        let mut sum: Tally = serde_json::from_str(&text).unwrap();
+        assert_eq!((sum.recent.len(), sum.windows[0].latency.len()), (2, 1));
+        sum.merge(&tally);
+        assert_eq!((sum.recent.len(), sum.windows[0].latency.len(), sum.counters.posts), (4, 2, 6));
+    }
+
+    #[test]
+    fn comments_count_in_the_window_they_were_due_in() {
+        let mut tally = Tally::new();
+        for from_ns in [1_000, 2_000] {
+            let latency = latency_histogram();
+            tally.windows.push(Window { from_ns, to_ns: from_ns + 1_000, latency });
+        }
+        for due_ns in [999, 1_000, 1_999, 2_000, 2_999, 3_000] {
+            tally.delivered(due_ns, 10_000_000);
+        }
+        let counts: Vec<u64> = tally.windows.iter().map(|w| w.latency.len()).collect();
+        assert_eq!(counts, [2, 2]);
     }
 }

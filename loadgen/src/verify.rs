@@ -115,15 +115,10 @@ mod tests {
         assert_eq!(play(&[1, 4, 5]), [InOrder, Hole(2), InOrder]);
         assert_eq!(play(&[1, 3, 2, 4]), [InOrder, Hole(1), Late, InOrder]);
         assert_eq!(play(&[1, 1, 2]), [InOrder, Duplicate, InOrder]);
-        assert_eq!(play(&[5, 3, 3, 1, 2, 4, 4]), [
-            Hole(4),
-            Late,
-            Duplicate,
-            Late,
-            Late,
-            Late,
-            Duplicate
-        ]);
+        assert_eq!(
+            play(&[5, 3, 3, 1, 2, 4, 4]),
+            [Hole(4), Late, Duplicate, Late, Late, Late, Duplicate]
+        );
     }
 
     #[test]

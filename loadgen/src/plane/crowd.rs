@@ -15,6 +15,9 @@ use crate::wire::{Dialect, Heard, Reader};
 /// The first troubles are kept as text; the rest are only counted.
 const TROUBLES_MAX: usize = 8;
 
+/// The identity of comments that this run did not post.
+const FOREIGN: u64 = u64::MAX;
+
 /// What a viewer's bytes call for.
 #[derive(Debug, PartialEq)]
 pub(super) enum Call {
@@ -263,7 +266,8 @@ impl Crowd {
         }
         let Some(marker) = marker.filter(|marker| marker.run == self.run) else {
             counters.deliveries_foreign += 1;
-            return;
+            // Not ours to anyone, or its marker is damaged.
+            return self.agree(event, offset, FOREIGN);
         };
         if !is_slow {
             self.tally.delivered(marker.due_ns, now_ns);

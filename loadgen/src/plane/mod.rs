@@ -7,28 +7,29 @@
 //!
 //! Not here: what bytes mean (`crowd`), scenarios (`conductor`).
 
+mod connecting;
 mod crowd;
+mod hearing;
 mod outbox;
+mod posting;
 mod viewer;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::time::Duration;
 
 use uproar_ring::{Event, Key, Ring, RingConfig, Slot, Wake, Waker};
 
 use crate::audience::Audience;
-use crate::clients::{Origin, connecting_socket};
 use crate::clock::now_ns;
 use crate::command::{Answer, Command, Leave};
-use crate::marker::Marker;
 use crate::scenario::Parameters;
 use crate::schedule::Schedule;
-use crate::tally::{Tally, Window, record};
+use crate::tally::{Tally, Window};
 use crate::verify::{Holes, Recent};
-use crate::wire::{Dialect, Reader, frame, upgrade};
+use crate::wire::{Dialect, Reader};
 use crowd::{Call, Crowd};
 use outbox::Outbox;
 use viewer::{Next, Phase, Role, Viewer};
@@ -282,8 +283,7 @@ impl Plane {
     fn command(&mut self, command: Command) -> Option<Answer> {
         match command {
             Command::Connect { everyone } => {
-                let count =
-                    if everyone { self.crowd.viewers.len() } else { self.publishers.len() };
+                let count = if everyone { self.crowd.viewers.len() } else { self.publishers.len() };
                 let away = |&i: &u32| {
                     let viewer = &self.crowd.viewers[i as usize];
                     viewer.phase == Phase::Away && viewer.attempts == 0
@@ -355,354 +355,6 @@ impl Plane {
         }
     }
 
-    /// Posts what the schedule wants by now.
-    fn post_due(&mut self, now: u64) {
-        while let Some(due) = self.schedule.pop(now) {
-            let at = due.publisher as usize;
-            let viewer = self.publishers[at].viewer;
-            if self.crowd.viewers[viewer as usize].phase != Phase::Live {
-                self.crowd.tally.counters.posts_skipped += 1;
-                continue;
-            }
-            record(&mut self.crowd.tally.slippage, (now - due.due_ns) / 1_000);
-            self.post(at, due.due_ns);
-        }
-    }
-
-    /// Posts the next fill comment of a publisher, if any is left.
-    fn fill(&mut self, at: usize) {
-        if self.publishers[at].fill_left > 0 {
-            self.publishers[at].fill_left -= 1;
-            self.post(at, self.now());
-        }
-    }
-
-    fn post(&mut self, at: usize, due_ns: u64) {
-        let publisher = &mut self.publishers[at];
-        let marker = Marker {
-            run: self.plan.run,
-            publisher: publisher.number,
-            sequence: publisher.sequence,
-            due_ns,
-        };
-        publisher.sequence += 1;
-        let viewer = publisher.viewer;
-        let event = self.crowd.viewers[viewer as usize].event as usize;
-        let text_bytes = self.plan.parameters.comment_bytes as usize;
-        let mut payload = Vec::with_capacity(text_bytes + 64);
-        let opcode = self.crowd.dialect.post(marker, text_bytes, &self.events[event], &mut payload);
-        let mask = (self.chance.next() as u32).to_ne_bytes();
-        let (lane, slot) = self.place(viewer);
-        self.lanes[lane].outbox.put(viewer, slot, |out| {
-            frame::write_frame(opcode, &payload, mask, out);
-        });
-        self.crowd.tally.counters.posts += 1;
-        if matches!(self.crowd.dialect, Dialect::Generic(_)) {
-            let head = &mut self.crowd.heads[event];
-            *head = (*head).max(u64::from(marker.sequence) + 1);
-        }
-    }
-
-    /// Begins as many connects as the pace and the window allow.
-    fn connect_some(&mut self, now: u64) {
-        while let Some(&(due_ns, viewer)) = self.retries.front() {
-            if due_ns > now {
-                break;
-            }
-            self.retries.pop_front();
-            self.wanting.push_back(viewer);
-        }
-        if self.wanting.is_empty() {
-            self.pace_ns = now;
-            return;
-        }
-        let elapsed = now.saturating_sub(self.pace_ns) as f64 / 1e9;
-        self.pace_ns = now;
-        let shares = f64::from(self.plan.share.1);
-        let parameters = &self.plan.parameters;
-        let per_sec = f64::from(parameters.connects_per_sec) / shares;
-        let window = (parameters.connects_in_flight / self.plan.share.1).max(1);
-        // A tenth of a second may be made up for, not more: a stall must not become a burst.
-        self.pace_allowance = (self.pace_allowance + elapsed * per_sec).min(per_sec / 10.0 + 1.0);
-        while self.pace_allowance >= 1.0 && self.connects_in_flight < window {
-            let Some(viewer) = self.wanting.pop_front() else { return };
-            self.pace_allowance -= 1.0;
-            self.begin(viewer, now);
-        }
-    }
-
-    /// Opens a socket for `viewer` and starts its connect.
-    fn begin(&mut self, viewer: u32, now: u64) {
-        self.crowd.tally.counters.connects_begun += 1;
-        let (lane, slot) = self.place(viewer);
-        let v = &self.crowd.viewers[viewer as usize];
-        let origin = Origin::of(&self.plan.sources, v.number, v.generation);
-        let opened = connecting_socket(self.plan.target, origin)
-            .and_then(|socket| self.lanes[lane].ring.adopt(slot, socket));
-        if let Err(error) = opened {
-            self.crowd.trouble(|| crate::clients::explain_connect(&error));
-            self.crowd.tally.counters.connects_failed += 1;
-            self.retry_later(viewer, now);
-            return;
-        }
-        let started_ns = self.crowd.started_ns;
-        let v = &mut self.crowd.viewers[viewer as usize];
-        v.generation = v.generation.wrapping_add(1);
-        v.phase = Phase::Connecting;
-        v.carry = None;
-        v.begun_100us = (now.saturating_sub(started_ns) / 100_000) as u32;
-        self.connects_in_flight += 1;
-        let key = self.key(viewer);
-        self.lanes[lane].ring.await_writable(slot, key);
-    }
-
-    fn retry_later(&mut self, viewer: u32, now: u64) {
-        let v = &mut self.crowd.viewers[viewer as usize];
-        v.attempts += 1;
-        if v.attempts < ATTEMPTS_MAX {
-            self.retries.push_back((now + RETRY_NS, viewer));
-        } else {
-            v.next = Next::Fail;
-        }
-    }
-
-    /// Sends the upgrade request over a connected socket.
-    fn request_upgrade(&mut self, viewer: u32) {
-        let (lane, slot) = self.place(viewer);
-        let v = &mut self.crowd.viewers[viewer as usize];
-        v.phase = Phase::Upgrading;
-        v.is_watched = true;
-        let epoch = self.crowd.epochs[v.event as usize];
-        let since = v.is_resuming.then(|| (epoch, v.expected.saturating_sub(1)));
-        let parameters = &self.plan.parameters;
-        let event = &self.events[v.event as usize];
-        let target = match &self.crowd.dialect {
-            Dialect::Generic(templates) => templates.path.replace("{event}", event),
-            Dialect::Json | Dialect::Rkyv => parameters.live_path(event, v.number, since),
-        };
-        let key_text = upgrade::key(crowd::nonce(v));
-        let subprotocol = self.crowd.dialect.subprotocol();
-        let host = &parameters.target;
-        self.lanes[lane].outbox.put(viewer, slot, |out| {
-            upgrade::write_request(&target, host, &key_text, subprotocol, out);
-        });
-        let key = self.key(viewer);
-        self.lanes[lane].ring.watch_readable(slot, key);
-    }
-
-    fn event(&mut self, lane: usize, event: Event, now: u64) {
-        match event {
-            Event::Timer => self.timer_due_ns = u64::MAX,
-            Event::Closed { key } => self.closed(key, now),
-            Event::Writable { key } => {
-                let Some(viewer) = self.current(key) else { return };
-                match self.crowd.viewers[viewer as usize].phase {
-                    Phase::Connecting => self.request_upgrade(viewer),
-                    Phase::Closing | Phase::Away => {}
-                    Phase::Upgrading | Phase::Welcoming | Phase::Live => {
-                        let (lane, slot) = self.place(viewer);
-                        self.lanes[lane].outbox.retry(viewer, slot);
-                    }
-                }
-            }
-            Event::Readable { key, armed, failed } => {
-                let Some(viewer) = self.current(key) else { return };
-                let v = &mut self.crowd.viewers[viewer as usize];
-                if matches!(v.phase, Phase::Closing | Phase::Away) {
-                    return;
-                }
-                let (lane, slot) = self.place(viewer);
-                if !armed && !failed {
-                    self.lanes[lane].ring.watch_readable(slot, key);
-                }
-                let is_stalled = self.crowd.viewers[viewer as usize].role == Role::Slow
-                    && self.crowd.viewers[viewer as usize].phase == Phase::Live;
-                if !is_stalled {
-                    self.lanes[lane].ring.read_now(slot, key);
-                }
-            }
-            Event::Read { key, result } => self.read(lane, key, result, now),
-            _ => {}
-        }
-    }
-
-    /// The viewer a completion belongs to, unless it belongs to an earlier connection.
-    fn current(&self, key: Key) -> Option<u32> {
-        let viewer = key.bits() as u32;
-        let generation = (key.bits() >> 32) as u16;
-        let v = &self.crowd.viewers[viewer as usize];
-        (v.generation == generation).then_some(viewer)
-    }
-
-    fn read(
-        &mut self,
-        lane: usize,
-        key: Key,
-        result: std::io::Result<Option<uproar_ring::Buffer>>,
-        now: u64,
-    ) {
-        let Some(viewer) = self.current(key) else {
-            if let Ok(Some(buffer)) = result {
-                self.lanes[lane].ring.recycle(buffer);
-            }
-            return;
-        };
-        let phase = self.crowd.viewers[viewer as usize].phase;
-        let is_closing = matches!(phase, Phase::Closing | Phase::Away);
-        let (_, slot) = self.place(viewer);
-        match result {
-            Ok(Some(buffer)) => {
-                let ring = &mut self.lanes[lane].ring;
-                let is_full = buffer.len() == ring.buffer_bytes();
-                if !is_closing {
-                    self.crowd.hear(viewer, ring.bytes(&buffer), now, &mut self.calls);
-                }
-                ring.recycle(buffer);
-                let is_slow = self.crowd.viewers[viewer as usize].role == Role::Slow;
-                if is_full && !is_closing && !is_slow {
-                    ring.read_now(slot, key);
-                }
-                self.heed(viewer, now);
-            }
-            Ok(None) if !is_closing => self.lost(viewer, now),
-            Err(error) if !is_closing => match error.raw_os_error() {
-                Some(libc_errno::EAGAIN) => {}
-                Some(libc_errno::ENOBUFS) => {
-                    self.crowd.tally.counters.buffers_exhausted += 1;
-                    self.lanes[lane].ring.read_now(slot, key);
-                }
-                _ => {
-                    self.crowd.trouble(|| format!("a connection failed: {error}"));
-                    self.lost(viewer, now);
-                }
-            },
-            _ => {}
-        }
-    }
-
-    /// Does what the viewer's bytes called for.
-    fn heed(&mut self, viewer: u32, now: u64) {
-        if self.calls.is_empty() {
-            return;
-        }
-        let (lane, slot) = self.place(viewer);
-        let mut calls = std::mem::take(&mut self.calls);
-        for call in calls.drain(..) {
-            match call {
-                Call::Pong(payload) => {
-                    let mask = (self.chance.next() as u32).to_ne_bytes();
-                    self.lanes[lane].outbox.put(viewer, slot, |out| {
-                        frame::write_frame(frame::PONG, &payload, mask, out);
-                    });
-                }
-                Call::Upgraded => {
-                    if let Dialect::Generic(templates) = &self.crowd.dialect {
-                        let event = self.crowd.viewers[viewer as usize].event as usize;
-                        if let Some(hello) = templates.hello(&self.events[event]) {
-                            let mask = (self.chance.next() as u32).to_ne_bytes();
-                            self.lanes[lane].outbox.put(viewer, slot, |out| {
-                                frame::write_frame(frame::TEXT, hello.as_bytes(), mask, out);
-                            });
-                        }
-                    }
-                }
-                Call::Live => {
-                    self.connects_in_flight -= 1;
-                    self.crowd.went_live(viewer, now);
-                }
-                Call::Answered => {
-                    if self.is_filling {
-                        // Publishers are the first viewers, in the same order.
-                        self.fill(viewer as usize);
-                    }
-                }
-                Call::End | Call::Refused(_) => self.lost(viewer, now),
-            }
-        }
-        self.calls = calls;
-    }
-
-    /// The connection ended and nobody here wanted it to.
-    fn lost(&mut self, viewer: u32, _now: u64) {
-        match self.crowd.viewers[viewer as usize].phase {
-            Phase::Away | Phase::Closing => {}
-            Phase::Live => {
-                self.crowd.tally.counters.closed_unexpectedly += 1;
-                self.end(viewer, Next::Fail);
-            }
-            Phase::Connecting | Phase::Upgrading | Phase::Welcoming => {
-                self.crowd.tally.counters.connects_failed += 1;
-                let next = if self.crowd.viewers[viewer as usize].is_resuming {
-                    Next::Resume
-                } else {
-                    Next::Return
-                };
-                self.end(viewer, next);
-            }
-        }
-    }
-
-    /// Closes the viewer's connection; what comes after is `next`.
-    fn end(&mut self, viewer: u32, next: Next) {
-        let (lane, slot) = self.place(viewer);
-        let key = self.key(viewer);
-        let v = &mut self.crowd.viewers[viewer as usize];
-        match v.phase {
-            Phase::Live => self.crowd.tally.live -= 1,
-            Phase::Connecting | Phase::Upgrading | Phase::Welcoming => {
-                self.connects_in_flight -= 1;
-                v.attempts += 1;
-            }
-            Phase::Away | Phase::Closing => return,
-        }
-        v.phase = Phase::Closing;
-        v.next = next;
-        v.carry = None;
-        let Lane { ring, outbox } = &mut self.lanes[lane];
-        outbox.forget(viewer);
-        if std::mem::take(&mut v.is_watched) {
-            ring.unwatch_readable(key);
-        }
-        ring.close(slot, key);
-    }
-
-    /// The slot is free again.
-    fn closed(&mut self, key: Key, now: u64) {
-        let Some(viewer) = self.current(key) else { return };
-        let v = &mut self.crowd.viewers[viewer as usize];
-        v.phase = Phase::Away;
-        v.is_resuming = v.next == Next::Resume;
-        match v.next {
-            Next::Stay | Next::Fail => {}
-            Next::Return | Next::Resume if v.attempts == 0 => self.wanting.push_back(viewer),
-            Next::Return | Next::Resume if v.attempts < ATTEMPTS_MAX => {
-                self.retries.push_back((now + RETRY_NS, viewer));
-            }
-            Next::Return | Next::Resume => v.next = Next::Fail,
-        }
-    }
-
-    /// Lets slow viewers read one buffer each, in turn, as often as the scenario says.
-    fn read_slowly(&mut self, now: u64) {
-        let every_secs = self.plan.parameters.slow_read_secs;
-        if self.slow.is_empty() || every_secs <= 0.0 {
-            return;
-        }
-        let elapsed_secs = now.saturating_sub(self.crowd.started_ns) as f64 / 1e9;
-        let due = (elapsed_secs / every_secs * self.slow.len() as f64) as usize;
-        // Turns missed while the loop was elsewhere are not made up for.
-        self.slow_turn = self.slow_turn.max(due.saturating_sub(self.slow.len()));
-        while self.slow_turn < due {
-            let viewer = self.slow[self.slow_turn % self.slow.len()];
-            self.slow_turn += 1;
-            if self.crowd.viewers[viewer as usize].phase == Phase::Live {
-                let (lane, slot) = self.place(viewer);
-                let key = self.key(viewer);
-                self.lanes[lane].ring.read_now(slot, key);
-            }
-        }
-    }
-
     /// Sends all that is queued.
     fn flush(&mut self) {
         let mut failed = Vec::new();
@@ -738,16 +390,11 @@ impl Plane {
     }
 }
 
-/// The two errno values the loop tells apart.
-mod libc_errno {
-    pub(super) const EAGAIN: i32 = rustix::io::Errno::AGAIN.raw_os_error();
-    pub(super) const ENOBUFS: i32 = rustix::io::Errno::NOBUFS.raw_os_error();
-}
-
 /// A started plane, seen from the conductor.
 #[derive(Debug)]
 pub(crate) struct PlanePort {
     pub(crate) commands: Sender<Command>,
     pub(crate) answers: Receiver<Answer>,
-    pub(crate) waker: Waker,
+    /// Wakes a plane of this process; one on another host is woken by its socket.
+    pub(crate) waker: Option<Waker>,
 }

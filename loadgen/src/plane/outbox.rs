@@ -64,9 +64,9 @@ impl Outbox {
         let parcels = std::mem::take(&mut self.parcels);
         for chunk in parcels.chunks(SEND_CHUNK_MAX) {
             let bytes = &self.bytes;
-            let sends = chunk.iter().map(|parcel| {
-                (parcel.slot, Outgoing::from_slice(&bytes[parcel.range.clone()]))
-            });
+            let sends = chunk
+                .iter()
+                .map(|parcel| (parcel.slot, Outgoing::from_slice(&bytes[parcel.range.clone()])));
             ring.send_all(sends, &mut self.failures);
             for (index, result) in self.failures.drain(..) {
                 let parcel = &chunk[index as usize];

@@ -19,6 +19,10 @@ use crate::clients::connecting_socket;
 /// Pairs of each kind: enough to drown the noise of other processes, few enough to be quick.
 const PAIRS: u32 = 2_000;
 
+/// Closed sockets are freed after a grace period; looks 50 ms apart until less than this changes.
+const SETTLE_BYTES: u64 = 64 * 1_024;
+const SETTLE_LOOKS_MAX: u32 = 60;
+
 /// Kernel memory of one socket, in bytes.
 #[derive(Clone, Copy, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Calibration {
@@ -49,6 +53,7 @@ pub(crate) fn calibrate() -> io::Result<Calibration> {
     }
     let mixed = KernelMemory::now().slab_bytes;
     close(&mut ring, open);
+    settle();
     let plain_socket_bytes = plain.saturating_sub(start) as f64 / f64::from(PAIRS) / 2.0;
     let mixed_pair_bytes = mixed.saturating_sub(plain) as f64 / f64::from(PAIRS);
     Ok(Calibration {
@@ -80,6 +85,21 @@ fn close(ring: &mut Ring, open: Vec<TcpStream>) {
         ring.turn(&mut events, usize::MAX / 2);
         let is_closed = |event: &Event| matches!(event, Event::Closed { .. });
         closed += events.drain(..).filter(is_closed).count() as u32;
+    }
+}
+
+/// Waits until the kernel has freed what was closed: its books do not shrink any more.
+fn settle() {
+    let mut smallest = u64::MAX;
+    let mut unchanged = 0;
+    for _ in 0..SETTLE_LOOKS_MAX {
+        let slab_bytes = KernelMemory::now().slab_bytes;
+        unchanged = if slab_bytes + SETTLE_BYTES < smallest { 0 } else { unchanged + 1 };
+        smallest = smallest.min(slab_bytes);
+        if unchanged == 5 {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
 

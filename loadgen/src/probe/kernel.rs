@@ -5,10 +5,43 @@ use std::fs;
 /// Microseconds of a tick of `/proc/stat` (USER_HZ is 100 on all Linux).
 const TICK_US: u64 = 10_000;
 
+/// Caches that no socket uses and that other processes of the host grow, by how their names begin.
+/// What is not listed counts, so an unknown cache can only make the result worse.
+const UNRELATED: [&str; 27] = [
+    "ext4_",
+    "jbd2_",
+    "xfs_",
+    "btrfs_",
+    "fuse_",
+    "ovl_",
+    "nfs_",
+    "buffer_head",
+    "radix_tree_node",
+    "inode_cache",
+    "proc_inode_cache",
+    "shmem_inode_cache",
+    "kernfs_node_cache",
+    "vm_area_struct",
+    "anon_vma",
+    "task_struct",
+    "mm_struct",
+    "signal_cache",
+    "sighand_cache",
+    "files_cache",
+    "fs_cache",
+    "names_cache",
+    "cred_jar",
+    "pid",
+    "maple_node",
+    "task_group",
+    "bio-",
+];
+
 /// Pages of slab caches and of TCP's buffers, in bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct KernelMemory {
-    /// All slab caches, whole pages (`/proc/slabinfo`, else `Slab:` of `/proc/meminfo`).
+    /// Slab caches except those of files and processes, whole pages (`/proc/slabinfo`, which
+    /// only root may read; else `Slab:` of `/proc/meminfo`).
     pub(crate) slab_bytes: u64,
     /// TCP buffers (`/proc/net/sockstat`), both ends of every connection on this host.
     pub(crate) tcp_bytes: u64,
@@ -27,6 +60,9 @@ fn slabinfo_bytes() -> Option<u64> {
     let mut bytes = 0;
     for line in text.lines().skip(2) {
         let fields: Vec<&str> = line.split_whitespace().collect();
+        if UNRELATED.iter().any(|start| fields[0].starts_with(start)) {
+            continue;
+        }
         // name active objects size per-slab pages-per-slab : tunables … : slabdata active slabs
         let pages: u64 = fields.get(5)?.parse().ok()?;
         let slabs: u64 = fields.get(14)?.parse().ok()?;

@@ -31,7 +31,11 @@ pub(crate) fn write(
 /// The percentile text that HdrHistogram's plotters read; values in milliseconds.
 fn hgrm(histogram: &Histogram<u64>) -> io::Result<Vec<u8>> {
     let mut out = Vec::new();
-    writeln!(out, "{:>12} {:>14} {:>10} {:>14}\n", "Value", "Percentile", "TotalCount", "1/(1-Percentile)")?;
+    writeln!(
+        out,
+        "{:>12} {:>14} {:>10} {:>14}\n",
+        "Value", "Percentile", "TotalCount", "1/(1-Percentile)"
+    )?;
     let mut total = 0;
     for point in histogram.iter_quantiles(5) {
         total += point.count_since_last_iteration();

@@ -57,14 +57,25 @@ fn details(name: &str, report: &Report) -> String {
             calibration.plain_socket_bytes, calibration.client_half_bytes
         );
     }
-    rows += &format!("memory      {}\nclocks      {}\n\n", report.memory_method, report.clock_method);
+    rows +=
+        &format!("memory      {}\nclocks      {}\n\n", report.memory_method, report.clock_method);
     rows += &report.parameters.lines().join("\n");
-    format!("<details><summary>{}: how</summary><pre>{}</pre></details>", escape(name), escape(&rows))
+    format!(
+        "<details><summary>{}: how</summary><pre>{}</pre></details>",
+        escape(name),
+        escape(&rows)
+    )
 }
 
 fn plots(reports: &[(&str, &Report)]) -> Vec<Plot> {
-    let quantile_ticks = [(0.5, "50%"), (0.9, "90%"), (0.99, "99%"), (0.999, "99.9%"),
-        (0.9999, "99.99%"), (0.99999, "99.999%")];
+    let quantile_ticks = [
+        (0.5, "50%"),
+        (0.9, "90%"),
+        (0.99, "99%"),
+        (0.999, "99.9%"),
+        (0.9999, "99.99%"),
+        (0.99999, "99.999%"),
+    ];
     let x_of = |quantile: f64| -(1.0 - quantile).max(1e-7).log10();
     let mut by_percentile = Vec::new();
     for (name, report) in reports {
@@ -96,20 +107,35 @@ fn plots(reports: &[(&str, &Report)]) -> Vec<Plot> {
     vec![
         percentile_plot,
         over_time(reports, "Latency over time", "ms", Scale::Log, &latency),
-        over_time(reports, "Connections", "live", Scale::Linear, &[("live", |s| {
-            Some(s.connections as f64)
-        })]),
-        over_time(reports, "Deliveries", "a second", Scale::Linear, &[("deliveries", |s| {
-            Some(s.deliveries_per_sec)
-        })]),
-        over_time(reports, "CPU", "% of one CPU", Scale::Linear, &[
-            ("server", |s| s.server_cpu_percent),
-            ("loadgen", |s| Some(s.loadgen_cpu_percent)),
-        ]),
+        over_time(
+            reports,
+            "Connections",
+            "live",
+            Scale::Linear,
+            &[("live", |s| Some(s.connections as f64))],
+        ),
+        over_time(
+            reports,
+            "Deliveries",
+            "a second",
+            Scale::Linear,
+            &[("deliveries", |s| Some(s.deliveries_per_sec))],
+        ),
+        over_time(
+            reports,
+            "CPU",
+            "% of one CPU",
+            Scale::Linear,
+            &[("server", |s| s.server_cpu_percent), ("loadgen", |s| Some(s.loadgen_cpu_percent))],
+        ),
         over_time(reports, "Memory", "MiB", Scale::Linear, &memory),
-        over_time(reports, "Memory a connection", "B, client half taken away", Scale::Linear, &[
-            ("user + kernel", |s| s.bytes_per_connection),
-        ]),
+        over_time(
+            reports,
+            "Memory a connection",
+            "B, client half taken away",
+            Scale::Linear,
+            &[("user + kernel", |s| s.bytes_per_connection)],
+        ),
     ]
 }
 

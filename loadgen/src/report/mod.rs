@@ -1,5 +1,6 @@
 //! What a run leaves behind: one set of numbers, written as table, JSON, histograms and HTML.
 
+pub(crate) mod compare;
 pub(crate) mod files;
 mod html;
 mod plot;
@@ -143,9 +144,9 @@ impl Latency {
         if histogram.is_empty() {
             return Self::default();
         }
-        let curve = histogram.iter_quantiles(5).map(|point| {
-            (point.quantile_iterated_to(), point.value_iterated_to() as f64 / 1e6)
-        });
+        let curve = histogram
+            .iter_quantiles(5)
+            .map(|point| (point.quantile_iterated_to(), point.value_iterated_to() as f64 / 1e6));
         Self {
             count: histogram.len(),
             mean: histogram.mean() / 1e6,

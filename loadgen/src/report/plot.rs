@@ -68,25 +68,40 @@ impl Plot {
         );
         for (value, label) in &y_axis.ticks {
             let y = y_of(*value);
-            put(&mut svg, format_args!(
-                "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>\
+            put(
+                &mut svg,
+                format_args!(
+                    "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>\
                  <text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>",
-                WIDTH - RIGHT, LEFT - 6.0, y + 4.0
-            ));
+                    WIDTH - RIGHT,
+                    LEFT - 6.0,
+                    y + 4.0
+                ),
+            );
         }
         for (value, label) in self.x_ticks_within(x_min, x_max) {
             let x = x_of(value);
-            put(&mut svg, format_args!(
-                "<line class=\"grid\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{TOP}\" y2=\"{0}\"/>\
+            put(
+                &mut svg,
+                format_args!(
+                    "<line class=\"grid\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{TOP}\" y2=\"{0}\"/>\
                  <text x=\"{x:.1}\" y=\"{1}\" text-anchor=\"middle\">{label}</text>",
-                HEIGHT - BOTTOM, HEIGHT - BOTTOM + 15.0
-            ));
+                    HEIGHT - BOTTOM,
+                    HEIGHT - BOTTOM + 15.0
+                ),
+            );
         }
-        put(&mut svg, format_args!(
-            "<text x=\"{}\" y=\"{}\" text-anchor=\"end\" class=\"axis\">{}</text>\
+        put(
+            &mut svg,
+            format_args!(
+                "<text x=\"{}\" y=\"{}\" text-anchor=\"end\" class=\"axis\">{}</text>\
              <text x=\"{LEFT}\" y=\"10\" class=\"axis\">{}</text>",
-            WIDTH - RIGHT, HEIGHT - 4.0, escape(&self.x_label), escape(&self.y_label)
-        ));
+                WIDTH - RIGHT,
+                HEIGHT - 4.0,
+                escape(&self.x_label),
+                escape(&self.y_label)
+            ),
+        );
         let mut legend = String::new();
         for (line, colour) in lines.iter().zip(COLOURS.iter().cycle()) {
             let mut path = String::new();
@@ -96,11 +111,15 @@ impl Plot {
             let values: Vec<String> =
                 line.points.iter().map(|(x, y)| format!("{x:.4},{y:.6}")).collect();
             let name = escape(&line.name);
-            put(&mut svg, format_args!(
-                "<polyline data-name=\"{name}\" data-values=\"{}\" points=\"{}\" fill=\"none\" \
+            put(
+                &mut svg,
+                format_args!(
+                    "<polyline data-name=\"{name}\" data-values=\"{}\" points=\"{}\" fill=\"none\" \
                  stroke=\"{colour}\" stroke-width=\"1.8\"/>",
-                values.join(" "), path.trim_end()
-            ));
+                    values.join(" "),
+                    path.trim_end()
+                ),
+            );
             put(&mut legend, format_args!("<span style=\"color:{colour}\">{name}</span> "));
         }
         svg + "</svg><p class=\"legend\">" + &legend + "</p></figure>"
@@ -215,7 +234,10 @@ mod tests {
             x_label: "s".into(),
             y_label: "ms".into(),
             y_scale: Scale::Log,
-            lines: vec![Line { name: "l".into(), points: vec![(0.0, 0.0), (5.0, 17.0), (9.0, 900.0)] }],
+            lines: vec![Line {
+                name: "l".into(),
+                points: vec![(0.0, 0.0), (5.0, 17.0), (9.0, 900.0)],
+            }],
         };
         let figure = plot.figure();
         assert!(figure.contains("a &lt; b"));

@@ -12,10 +12,27 @@ const COMMENT_LEAD: &[u8] = br#"{"type":"comment","offset":"#;
 #[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 enum Frame {
-    Welcome { event: String, position: String, head: u64, recovered: bool, viewers: u32 },
-    Comment { offset: u64, id: String, time: u64, user: String, text: String },
-    Ack { r#ref: Option<String>, offset: u64 },
-    Error { code: String },
+    Welcome {
+        event: String,
+        position: String,
+        head: u64,
+        recovered: bool,
+        viewers: u32,
+    },
+    Comment {
+        offset: u64,
+        id: String,
+        time: u64,
+        user: String,
+        text: String,
+    },
+    Ack {
+        r#ref: Option<String>,
+        offset: u64,
+    },
+    Error {
+        code: String,
+    },
     Notice(Notice),
     #[serde(other)]
     Unknown,
@@ -24,8 +41,13 @@ enum Frame {
 #[derive(Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 enum Notice {
-    Gap { from: u64, to: u64 },
-    Drain { delay_ms: u64 },
+    Gap {
+        from: u64,
+        to: u64,
+    },
+    Drain {
+        delay_ms: u64,
+    },
     #[serde(other)]
     Unknown,
 }
@@ -116,7 +138,10 @@ mod tests {
         let mut reader = Reader::new(60);
         let heard = Heard::Comment { offset: 1205, marker: Some(MARKER) };
         for _ in 0..200 {
-            assert_eq!(read(&mut reader, &comment("1205")), Ok(Heard::Comment { offset: 1205, marker: Some(MARKER) }));
+            assert_eq!(
+                read(&mut reader, &comment("1205")),
+                Ok(Heard::Comment { offset: 1205, marker: Some(MARKER) })
+            );
         }
         assert_eq!(reader.checked, 3);
         assert_eq!(read_whole(&reader, &comment("1205")), Ok(heard));
@@ -140,8 +165,14 @@ mod tests {
                 r#"{"type":"welcome","event":"e","node":"n1","position":"5f3a-1154","head":1204,"recovered":true,"viewers":812}"#,
                 Heard::Welcome { epoch: 0x5f3a, start: 1154, head: 1204, recovered: true },
             ),
-            (r#"{"type":"ack","ref":"7","id":"x","offset":1301}"#, Heard::Ack { sequence: Some(7), offset: 1301 }),
-            (r#"{"type":"error","ref":"7","code":"too_long","message":"m"}"#, Heard::Refused { code: "too_long".into() }),
+            (
+                r#"{"type":"ack","ref":"7","id":"x","offset":1301}"#,
+                Heard::Ack { sequence: Some(7), offset: 1301 },
+            ),
+            (
+                r#"{"type":"error","ref":"7","code":"too_long","message":"m"}"#,
+                Heard::Refused { code: "too_long".into() },
+            ),
             (r#"{"type":"notice","kind":"gap","from":6,"to":9}"#, Heard::Gap { from: 6, to: 9 }),
             (r#"{"type":"notice","kind":"drain","delay_ms":42}"#, Heard::Drain { delay_ms: 42 }),
             (r#"{"type":"notice","kind":"slow_mode"}"#, Heard::Unknown),

@@ -106,17 +106,15 @@ pub(super) fn read(reader: &mut Reader, payload: &[u8]) -> Result<Heard, WireErr
             let gap = root!(ArchivedGap, archive);
             Heard::Gap { from: gap.from.to_native(), to: gap.to.to_native() }
         }
-        6 => Heard::Drain { delay_ms: u64::from(root!(ArchivedDrain, archive).delay_ms.to_native()) },
+        6 => {
+            Heard::Drain { delay_ms: u64::from(root!(ArchivedDrain, archive).delay_ms.to_native()) }
+        }
         _ => Heard::Unknown,
     })
 }
 
 /// Reads a comment by rkyv's checked access; its text must be the one its marker calls for.
-fn check_comment(
-    reader: &Reader,
-    archive: &[u8],
-    marker: Option<Marker>,
-) -> Result<(), WireError> {
+fn check_comment(reader: &Reader, archive: &[u8], marker: Option<Marker>) -> Result<(), WireError> {
     let comment = root!(ArchivedComment, archive);
     let in_text = reader.finder.find(comment.text.as_bytes());
     let is_damaged = in_text.is_some_and(|marker| !reader.is_own_text(marker, &comment.text));

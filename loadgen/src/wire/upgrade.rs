@@ -30,7 +30,8 @@ pub(crate) fn key(nonce: u64) -> String {
     bytes[8..].copy_from_slice(&nonce.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
     let mut text = String::with_capacity(24);
     for chunk in bytes.chunks(3) {
-        let word = chunk.iter().fold(0u32, |word, &b| word << 8 | u32::from(b)) << (8 * (3 - chunk.len()));
+        let word =
+            chunk.iter().fold(0u32, |word, &b| word << 8 | u32::from(b)) << (8 * (3 - chunk.len()));
         for digit in 0..4 {
             let sextet = (word >> (18 - 6 * digit) & 63) as usize;
             let is_padding = digit > chunk.len();
@@ -78,7 +79,8 @@ pub(crate) fn read_answer(bytes: &[u8], key: &str, subprotocol: Option<&str>) ->
         let field = response.headers.iter().find(|field| field.name.eq_ignore_ascii_case(name));
         field.map(|field| field.value)
     };
-    let accepted = value("sec-websocket-accept") == Some(derive_accept_key(key.as_bytes()).as_bytes());
+    let accepted =
+        value("sec-websocket-accept") == Some(derive_accept_key(key.as_bytes()).as_bytes());
     let chosen = value("sec-websocket-protocol") == subprotocol.map(str::as_bytes);
     if accepted && chosen { Answer::Switched(head_bytes) } else { Answer::Broken }
 }
