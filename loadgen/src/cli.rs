@@ -22,6 +22,8 @@ pub(crate) enum Task {
     Run(Box<Run>),
     /// Set the reports of two runs side by side
     Compare(Compare),
+    /// Measure what receiving costs here, beside a plain epoll client; exit code 0 if it is no dearer
+    Floor(Floor),
     /// Run planes for coordinators on other hosts: `run --workers` there names this one
     Worker(Worker),
 }
@@ -36,6 +38,14 @@ pub(crate) struct Compare {
     /// Write both into one HTML page
     #[arg(long)]
     pub(crate) html: Option<PathBuf>,
+}
+
+/// Where to measure.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Floor {
+    /// CPU of both receivers; the last one by default
+    #[arg(long)]
+    pub(crate) cpu: Option<usize>,
 }
 
 /// A host that lends its CPUs.

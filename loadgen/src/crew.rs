@@ -14,7 +14,7 @@ use crate::tally::Tally;
 /// glommio 0.9 parks an executor with a runnable task when this timer fires between its poll and
 /// its run (`run_task_queues` then reports that nothing ran). One task needs no preemption, so the
 /// timer is set beyond any run.
-const PREEMPT: Duration = Duration::from_secs(24 * 3_600);
+pub(crate) const PREEMPT: Duration = Duration::from_secs(24 * 3_600);
 /// A plane that does not answer for this long is broken.
 const PATIENCE: Duration = Duration::from_secs(30);
 

@@ -15,6 +15,7 @@ mod clock;
 mod command;
 mod conductor;
 mod crew;
+mod floor;
 mod marker;
 mod observer;
 mod plane;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
     let done = match cli::Cli::parse().task {
         cli::Task::Run(options) => run::run(&options),
         cli::Task::Compare(options) => report::compare::run(&options),
+        cli::Task::Floor(options) => run::floor(&options),
         cli::Task::Worker(options) => run::work(&options).map(|()| true),
     };
     match done {

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use crate::cli::{Run, Worker};
+use crate::cli::{Floor as FloorOptions, Run, Worker};
 use crate::clients;
 use crate::conductor::{Conductor, Findings};
 use crate::crew::Crew;
@@ -240,12 +240,35 @@ fn choose_cpus(wanted: &[usize]) -> Result<Vec<usize>, String> {
         [] => vec![count - 1],
         cpus => cpus.to_vec(),
     };
+    pin(&cpus).map_err(|error| format!("cannot use CPUs {cpus:?}: {error}"))?;
+    Ok(cpus)
+}
+
+/// Keeps this thread, and those it starts, on `cpus`.
+pub(crate) fn pin(cpus: &[usize]) -> std::io::Result<()> {
     let mut set = CpuSet::new();
-    for &cpu in &cpus {
+    for &cpu in cpus {
         set.set(cpu);
     }
-    sched_setaffinity(None, &set).map_err(|error| format!("cannot use CPUs {cpus:?}: {error}"))?;
-    Ok(cpus)
+    Ok(sched_setaffinity(None, &set)?)
+}
+
+/// Prints what receiving costs, this tool's way and a plain epoll client's.
+pub(crate) fn floor(options: &FloorOptions) -> Result<bool, String> {
+    raise_descriptors()?;
+    let count = std::thread::available_parallelism().map_or(1, usize::from);
+    let receivers = options.cpu.unwrap_or(count - 1);
+    let others: Vec<usize> = (0..count).filter(|&cpu| cpu != receivers).collect();
+    if !others.is_empty() {
+        pin(&others).map_err(|error| format!("cannot use CPUs {others:?}: {error}"))?;
+    }
+    let floor = crate::floor::measure(receivers).map_err(|error| error.to_string())?;
+    let ratio = floor.ring_us / floor.epoll_us;
+    println!(
+        "CPU a received comment: epoll {:.2} us, loadgen {:.2} us, ratio {ratio:.2}",
+        floor.epoll_us, floor.ring_us
+    );
+    Ok(ratio <= 1.0)
 }
 
 fn own_pss_bytes() -> u64 {

@@ -35,11 +35,11 @@ use outbox::Outbox;
 use viewer::{Next, Phase, Role, Viewer};
 
 /// Completions taken from a ring before the others and the schedule get their turn.
-const EVENTS_PER_TURN: usize = 256;
+pub(crate) const EVENTS_PER_TURN: usize = 256;
 /// Bytes of a provided buffer: a read that fills it is followed by another.
-const BUFFER_BYTES: u32 = 4 * 1024;
+pub(crate) const BUFFER_BYTES: u32 = 4 * 1024;
 /// Provided buffers of a ring: twice the reads that one turn begins.
-const BUFFERS: u16 = 512;
+pub(crate) const BUFFERS: u16 = 512;
 /// A failed connect is tried again this often, this long after.
 const ATTEMPTS_MAX: u8 = 5;
 const RETRY_NS: u64 = 500_000_000;
