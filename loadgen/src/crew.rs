@@ -117,7 +117,7 @@ fn start_plane(cpu: usize, plan: PlanePlan) -> io::Result<PlanePort> {
         match made {
             Ok((plane, wake)) => {
                 report_start(&ready, Ok(wake.waker()));
-                plane.run(wake, command_inbox, answer_outbox).await;
+                plane.run(&wake, &command_inbox, &answer_outbox);
             }
             Err(error) => report_start(&ready, Err(error)),
         }

@@ -2,8 +2,8 @@
 //!
 //! Two receivers read the same frames from the same number of sockets, sent by the same plain
 //! writer, and do the same reading of frames and markers. One waits with epoll and calls
-//! `recv` into one large buffer; the other is a plane's way: multishot polls and batched
-//! receives on direct descriptors. Rounds alternate, so that a change in the machine's mood
+//! `recv` into one large buffer; the other is a plane's way: multishot receives into
+//! provided buffers, on direct descriptors. Rounds alternate, so that a change in the machine's mood
 //! meets both. Reported is the receivers' CPU time for each frame.
 
 use std::io::{self, Read, Write};
@@ -20,7 +20,7 @@ use uproar_ring::{Event, Key, Ring, RingConfig, Wake};
 use crate::clock::thread_cpu_us;
 use crate::crew::PREEMPT;
 use crate::marker::Marker;
-use crate::plane::{BUFFER_BYTES, BUFFERS, EVENTS_PER_TURN};
+use crate::plane::{BUFFER_BYTES, BUFFERS, EVENTS_PER_TURN, NAP, NAP_EVENTS_MIN};
 use crate::run::pin;
 use crate::wire::frame::{TEXT, next_frame};
 use crate::wire::{Dialect, Reader};
@@ -176,10 +176,9 @@ async fn receive_by_ring(sockets: Vec<TcpStream>, rounds: Rounds) -> io::Result<
     let mut ring = Ring::new(config, &wake)?;
     for (socket, slot) in sockets.into_iter().zip(0u32..) {
         ring.adopt(slot, socket)?;
-        ring.watch_readable(slot, Key::new(slot.into()));
+        ring.read_many(slot, Key::new(slot.into()));
     }
     ring.submit();
-    let sleeper = wake.sleeper()?;
     let (dialect, mut reader) = (Dialect::Json, Reader::new(COMMENT_BYTES));
     let mut events = Vec::new();
     while rounds.begun.recv().is_ok() {
@@ -188,27 +187,23 @@ async fn receive_by_ring(sockets: Vec<TcpStream>, rounds: Rounds) -> io::Result<
         while received < SOCKETS as u64 {
             ring.mute();
             ring.turn(&mut events, EVENTS_PER_TURN);
+            if events.len() < NAP_EVENTS_MIN {
+                thread::sleep(NAP);
+            }
             if events.is_empty() {
                 ring.unmute();
                 if !ring.has_work() {
-                    sleeper.sleep().await?;
+                    wake.sleep_thread()?;
                 }
             }
             for event in events.drain(..) {
-                match event {
-                    Event::Readable { key, .. } => ring.read_now(key.bits() as u32, key),
-                    Event::Read { key, result: Ok(Some(buffer)) } => {
-                        let is_full = buffer.len() == ring.buffer_bytes();
-                        received += read_frames(&dialect, &mut reader, ring.bytes(&buffer))?;
-                        ring.recycle(buffer);
-                        if is_full {
-                            ring.read_now(key.bits() as u32, key);
-                        }
-                    }
-                    Event::Read { key, result: Err(_) } => {
-                        ring.read_now(key.bits() as u32, key);
-                    }
-                    _ => {}
+                let Event::ReadMany { key, result, armed } = event else { continue };
+                if let Ok(Some(buffer)) = result {
+                    received += read_frames(&dialect, &mut reader, ring.bytes(&buffer))?;
+                    ring.recycle(buffer);
+                }
+                if !armed {
+                    ring.read_many(key.bits() as u32, key);
                 }
             }
         }

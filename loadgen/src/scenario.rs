@@ -171,9 +171,9 @@ impl Parameters {
                 events: 1_000,
                 zipf: 1.0,
                 fill_per_event: 200,
-                warmup_secs: 5.0,
-                duration_secs: 20.0,
-                step_secs: 6.0,
+                warmup_secs: 4.0,
+                step_factor: 1.4,
+                step_secs: 5.0,
                 steps_max: 6,
                 slo: "connections>=50000,memory<=8KB,cpu<=70%,loss=0".to_owned(),
                 ..base

@@ -13,7 +13,9 @@
 mod buffers;
 mod event;
 mod probe;
+mod receiving;
 mod ring;
+mod sleeping;
 mod wake;
 
 pub use buffers::Buffer;

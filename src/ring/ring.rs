@@ -429,7 +429,7 @@ impl Ring {
             unsafe { self.ring.submitter().enter::<libc::sigset_t>(0, 0, ENTER_GETEVENTS, None) };
     }
 
-    fn push(&mut self, entry: &squeue::Entry) {
+    pub(crate) fn push(&mut self, entry: &squeue::Entry) {
         // SAFETY: pointers in entries of this crate lead to leaked memory (lanes, timer) or are
         // null; sends, whose pointers are borrowed, do not come through here.
         while unsafe { self.ring.submission().push(entry) }.is_err() {
@@ -446,21 +446,11 @@ impl Ring {
                 let peer = result.is_ok().then(|| self.peer(lane)).flatten();
                 Event::Accepted { lane, slot: result.map(|slot| slot as Slot), peer }
             }
-            Tag::Read => {
-                let id = cqueue::buffer_select(entry.flags());
-                let buffer = |len: usize| id.map(|id| Buffer::new(id, len as u32, self.raw));
-                match result {
-                    Ok(0) => {
-                        // The end of a stream may still have picked a buffer.
-                        if let Some(unused) = buffer(0) {
-                            self.recycle(unused);
-                        }
-                        Event::Read { key, result: Ok(None) }
-                    }
-                    Ok(len) => Event::Read { key, result: Ok(buffer(len)) },
-                    Err(error) => Event::Read { key, result: Err(error) },
-                }
+            Tag::ReadMany => {
+                let armed = cqueue::more(entry.flags());
+                Event::ReadMany { key, result: self.read_result(entry), armed }
             }
+            Tag::Read => Event::Read { key, result: self.read_result(entry) },
             Tag::PollIn => {
                 let armed = cqueue::more(entry.flags());
                 Event::Readable { key, armed, failed: result.is_err() }
@@ -479,6 +469,21 @@ impl Ring {
             Tag::Timer => Event::Timer,
             Tag::Send => unreachable!("a send ended outside its submission"),
         }
+    }
+
+    /// What a completion of a read says: the buffer the kernel picked is in its flags.
+    fn read_result(&mut self, entry: &cqueue::Entry) -> io::Result<Option<Buffer>> {
+        let id = cqueue::buffer_select(entry.flags());
+        let len = taken(entry.result())?;
+        let buffer = id.map(|id| Buffer::new(id, len as u32, self.raw));
+        if len > 0 {
+            return Ok(buffer);
+        }
+        // The end of a stream may still have picked a buffer.
+        if let Some(unused) = buffer {
+            self.recycle(unused);
+        }
+        Ok(None)
     }
 
     fn peer(&self, lane: u16) -> Option<SocketAddr> {

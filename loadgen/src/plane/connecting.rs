@@ -6,7 +6,7 @@
 use uproar_ring::Key;
 
 use super::crowd;
-use super::viewer::{Next, Phase};
+use super::viewer::{Next, Phase, Role};
 use super::{ATTEMPTS_MAX, Lane, Plane, RETRY_NS};
 use crate::clients::{Origin, connecting_socket, explain_connect};
 use crate::wire::{Dialect, upgrade};
@@ -96,7 +96,12 @@ impl Plane {
             upgrade::write_request(&target, host, &key_text, subprotocol, out);
         });
         let key = self.key(viewer);
-        self.lanes[lane].ring.watch_readable(slot, key);
+        let ring = &mut self.lanes[lane].ring;
+        match self.crowd.viewers[viewer as usize].role {
+            // Reading must be able to stop.
+            Role::Slow => ring.watch_readable(slot, key),
+            Role::Watcher | Role::Publisher => ring.read_many(slot, key),
+        }
     }
 
     /// The connection ended and nobody here wanted it to.
@@ -138,7 +143,10 @@ impl Plane {
         let Lane { ring, outbox } = &mut self.lanes[lane];
         outbox.forget(viewer);
         if std::mem::take(&mut v.is_watched) {
-            ring.unwatch_readable(key);
+            match v.role {
+                Role::Slow => ring.unwatch_readable(key),
+                Role::Watcher | Role::Publisher => ring.cancel_read_many(key),
+            }
         }
         ring.close(slot, key);
     }

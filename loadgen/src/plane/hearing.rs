@@ -1,11 +1,13 @@
 //! Completions: what the kernel says of this plane's sockets, and what follows from it.
 
+use std::io;
+
 use rustix::io::Errno;
 use uproar_ring::{Buffer, Event, Key};
 
 use super::Plane;
 use super::crowd::Call;
-use super::viewer::{Phase, Role};
+use super::viewer::Phase;
 use crate::wire::{Dialect, frame};
 
 impl Plane {
@@ -25,23 +27,32 @@ impl Plane {
                     }
                 }
             }
-            Event::Readable { key, armed, failed } => {
-                let Some(viewer) = self.current(key) else { return };
-                let v = &mut self.crowd.viewers[viewer as usize];
-                if matches!(v.phase, Phase::Closing | Phase::Away) {
-                    return;
-                }
+            Event::ReadMany { key, result, armed } => {
+                self.received(lane, key, result, now);
+                let Some(viewer) = self.open(key).filter(|_| !armed) else { return };
                 let (lane, slot) = self.place(viewer);
+                self.lanes[lane].ring.read_many(slot, key);
+            }
+            Event::Readable { key, armed, failed } => {
+                let Some(viewer) = self.open(key) else { return };
+                let (lane, slot) = self.place(viewer);
+                let ring = &mut self.lanes[lane].ring;
                 if !armed && !failed {
-                    self.lanes[lane].ring.watch_readable(slot, key);
+                    ring.watch_readable(slot, key);
                 }
-                let is_stalled = self.crowd.viewers[viewer as usize].role == Role::Slow
-                    && self.crowd.viewers[viewer as usize].phase == Phase::Live;
-                if !is_stalled {
+                // Only slow viewers poll, and once live they read when their turn comes.
+                if self.crowd.viewers[viewer as usize].phase != Phase::Live {
+                    ring.read_now(slot, key);
+                }
+            }
+            Event::Read { key, result } => {
+                let is_starved = result.as_ref().is_err_and(is_out_of_buffers);
+                self.received(lane, key, result, now);
+                if let Some(viewer) = self.open(key).filter(|_| is_starved) {
+                    let (lane, slot) = self.place(viewer);
                     self.lanes[lane].ring.read_now(slot, key);
                 }
             }
-            Event::Read { key, result } => self.read(lane, key, result, now),
             _ => {}
         }
     }
@@ -54,43 +65,34 @@ impl Plane {
         (v.generation == generation).then_some(viewer)
     }
 
-    fn read(&mut self, lane: usize, key: Key, result: std::io::Result<Option<Buffer>>, now: u64) {
-        let Some(viewer) = self.current(key) else {
-            if let Ok(Some(buffer)) = result {
-                self.lanes[lane].ring.recycle(buffer);
-            }
-            return;
+    /// The viewer a completion belongs to, if its connection is still open.
+    fn open(&self, key: Key) -> Option<u32> {
+        let is_open = |&viewer: &u32| {
+            !matches!(self.crowd.viewers[viewer as usize].phase, Phase::Closing | Phase::Away)
         };
-        let phase = self.crowd.viewers[viewer as usize].phase;
-        let is_closing = matches!(phase, Phase::Closing | Phase::Away);
-        let (_, slot) = self.place(viewer);
-        match result {
-            Ok(Some(buffer)) => {
+        self.current(key).filter(is_open)
+    }
+
+    fn received(&mut self, lane: usize, key: Key, result: io::Result<Option<Buffer>>, now: u64) {
+        let viewer = self.open(key);
+        match (viewer, result) {
+            (Some(viewer), Ok(Some(buffer))) => {
                 let ring = &mut self.lanes[lane].ring;
-                let is_full = buffer.len() == ring.buffer_bytes();
-                if !is_closing {
-                    self.crowd.hear(viewer, ring.bytes(&buffer), now, &mut self.calls);
-                }
+                self.crowd.hear(viewer, ring.bytes(&buffer), now, &mut self.calls);
                 ring.recycle(buffer);
-                let is_slow = self.crowd.viewers[viewer as usize].role == Role::Slow;
-                if is_full && !is_closing && !is_slow {
-                    ring.read_now(slot, key);
-                }
                 self.heed(viewer, now);
             }
-            Ok(None) if !is_closing => self.lost(viewer, now),
-            Err(error) if !is_closing => match Errno::from_io_error(&error) {
+            (Some(viewer), Ok(None)) => self.lost(viewer, now),
+            (Some(viewer), Err(error)) => match Errno::from_io_error(&error) {
                 Some(Errno::AGAIN) => {}
-                Some(Errno::NOBUFS) => {
-                    self.crowd.tally.counters.buffers_exhausted += 1;
-                    self.lanes[lane].ring.read_now(slot, key);
-                }
+                _ if is_out_of_buffers(&error) => self.crowd.tally.counters.buffers_exhausted += 1,
                 _ => {
                     self.crowd.trouble(|| format!("a connection failed: {error}"));
                     self.lost(viewer, now);
                 }
             },
-            _ => {}
+            (None, Ok(Some(buffer))) => self.lanes[lane].ring.recycle(buffer),
+            (None, Ok(None) | Err(_)) => {}
         }
     }
 
@@ -156,4 +158,8 @@ impl Plane {
             }
         }
     }
+}
+
+fn is_out_of_buffers(error: &io::Error) -> bool {
+    Errno::from_io_error(error) == Some(Errno::NOBUFS)
 }

@@ -3,7 +3,8 @@
 //! Sockets are made as ordinary descriptors, bound to a source address, and moved into a
 //! ring's table of direct descriptors before they are connected, so neither RLIMIT_NOFILE nor
 //! the 28,000 ephemeral ports of one address bound their number. A viewer's ring and slot
-//! follow from its index. One task runs the loop: commands, due posts, connects, completions.
+//! follow from its index. The executor's one task runs the loop (commands, due posts, connects,
+//! completions) and sleeps with the whole thread, which costs one system call.
 //!
 //! Not here: what bytes mean (`crowd`), scenarios (`conductor`).
 
@@ -50,6 +51,13 @@ const _: () = assert!(BUFFERS as usize >= 2 * EVENTS_PER_TURN);
 /// The longest sleep: connects are paced and slow readers turn at this grain.
 const TICK_NS: u64 = 10_000_000;
 
+/// While this much arrives, a turn that found little naps before the next: waking for every
+/// frame would cost more than reading it. A nap lengthens a measured latency by at most 0.1 ms
+/// and never shortens one.
+pub(crate) const NAP: Duration = Duration::from_micros(50);
+pub(crate) const NAP_EVENTS_MIN: usize = 16;
+const BUSY_EVENTS_PER_SEC: u64 = 20_000;
+
 /// Everything a plane needs to know.
 #[derive(Debug)]
 pub(crate) struct PlanePlan {
@@ -72,6 +80,27 @@ pub(crate) struct PlanePlan {
 struct Lane {
     ring: Ring,
     outbox: Outbox,
+}
+
+/// How much arrives, judged every [`TICK_NS`].
+#[derive(Debug, Default)]
+struct Pace {
+    tick_ns: u64,
+    arrived: u64,
+    is_busy: bool,
+}
+
+impl Pace {
+    /// Counts completions; says whether the last tick was a busy one.
+    fn is_busy(&mut self, arrived: usize, now: u64) -> bool {
+        self.arrived += arrived as u64;
+        let elapsed_ns = now.saturating_sub(self.tick_ns);
+        if elapsed_ns >= TICK_NS {
+            self.is_busy = self.arrived * 1_000_000_000 / elapsed_ns >= BUSY_EVENTS_PER_SEC;
+            (self.tick_ns, self.arrived) = (now, 0);
+        }
+        self.is_busy
+    }
 }
 
 /// A publisher among this plane's viewers.
@@ -108,6 +137,7 @@ pub(crate) struct Plane {
     timer_due_ns: u64,
     calls: Vec<Call>,
     is_filling: bool,
+    pace: Pace,
 }
 
 impl Plane {
@@ -189,6 +219,7 @@ impl Plane {
             timer_due_ns: u64::MAX,
             calls: Vec::new(),
             is_filling: false,
+            pace: Pace::default(),
             plan,
         };
         plane.crowd.dialect = std::mem::replace(&mut plane.plan.dialect, Dialect::Json);
@@ -196,13 +227,12 @@ impl Plane {
     }
 
     /// Runs until told to quit or until the conductor is gone.
-    pub(crate) async fn run(
+    pub(crate) fn run(
         mut self,
-        wake: Wake,
-        commands: Receiver<Command>,
-        answers: Sender<Answer>,
+        wake: &Wake,
+        commands: &Receiver<Command>,
+        answers: &Sender<Answer>,
     ) {
-        let Ok(sleeper) = wake.sleeper() else { return };
         let mut completions: Vec<(usize, Event)> = Vec::new();
         let mut batch = Vec::new();
         loop {
@@ -230,20 +260,22 @@ impl Plane {
                 completions.extend(batch.drain(..).map(|event| (at, event)));
             }
             let is_idle = completions.is_empty();
+            let arrived = completions.len();
             let now = self.now();
             for (lane, event) in completions.drain(..) {
                 self.event(lane, event, now);
             }
             self.flush();
-            // The executor has no other task, so a busy loop need not yield to it.
             if is_idle {
-                self.sleep(&wake, &sleeper).await;
+                self.sleep(wake);
+            } else if self.pace.is_busy(arrived, now) && arrived < NAP_EVENTS_MIN {
+                std::thread::sleep(NAP);
             }
         }
     }
 
     /// Sleeps until a completion, a command or the next thing due.
-    async fn sleep(&mut self, wake: &Wake, sleeper: &uproar_ring::Sleeper) {
+    fn sleep(&mut self, wake: &Wake) {
         let now = self.now();
         let due = self.schedule.next_ns().unwrap_or(u64::MAX).min(now + TICK_NS);
         if due <= now {
@@ -260,8 +292,8 @@ impl Plane {
             has_work |= lane.ring.has_work();
         }
         // A command sent before `announce_sleep` wrote no wake: the tick bounds its wait.
-        if !has_work && sleeper.sleep().await.is_err() {
-            self.crowd.trouble(|| "the executor's own ring failed".to_owned());
+        if !has_work && wake.sleep_thread().is_err() {
+            self.crowd.trouble(|| "the eventfd cannot be read".to_owned());
         }
         wake.announce_awake();
     }

@@ -62,7 +62,7 @@ pub(super) struct Viewer {
     pub(super) next: Next,
     /// Failed connects in a row.
     pub(super) attempts: u8,
-    /// Whether the multishot poll is armed.
+    /// Whether the multishot read (of slow viewers: the poll) is armed.
     pub(super) is_watched: bool,
     /// Whether this connection asked for everything since `expected`.
     pub(super) is_resuming: bool,

@@ -3,7 +3,7 @@
 //!
 //! First plain pairs: an ordinary socket connected to an ordinary accepted one; half of their
 //! growth is a plain socket. Then pairs whose client end is made the way this tool makes its
-//! viewers (direct descriptor, poll armed); their growth less a plain socket is the client half.
+//! viewers (direct descriptor, receive armed); their growth less a plain socket is the client half.
 //! Both kinds stay open until both are measured, so that no freed slab is counted twice.
 
 use std::io;
@@ -65,7 +65,7 @@ pub(crate) fn calibrate() -> io::Result<Calibration> {
 fn connect_viewer(ring: &mut Ring, slot: u32, target: SocketAddr) -> io::Result<()> {
     let socket = connecting_socket(target, None)?;
     ring.adopt(slot, socket)?;
-    ring.watch_readable(slot, Key::new(u64::from(slot)));
+    ring.read_many(slot, Key::new(u64::from(slot)));
     Ok(())
 }
 
@@ -76,7 +76,7 @@ fn close(ring: &mut Ring, open: Vec<TcpStream>) {
         let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
     }
     for slot in 0..PAIRS {
-        ring.unwatch_readable(Key::new(u64::from(slot)));
+        ring.cancel_read_many(Key::new(u64::from(slot)));
         ring.close(slot, Key::new(u64::from(slot)));
     }
     let mut events = Vec::new();
