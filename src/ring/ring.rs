@@ -26,6 +26,9 @@ pub const SEND_CHUNK_MAX: usize = 512;
 pub const ACCEPTS_MAX: usize = 64;
 
 const ENTER_GETEVENTS: u32 = 1;
+/// Enters before a set TASKRUN flag over an empty completion queue counts as stale; the kernel
+/// runs deferred work in portions of 20.
+const STALE_ENTERS_MAX: u32 = 16;
 
 const _: () = assert!(SEND_CHUNK_MAX <= SQ_ENTRIES as usize);
 
@@ -349,16 +352,34 @@ impl Ring {
                 return;
             }
             self.enter(0, ENTER_GETEVENTS);
+            if self.ring.completion().is_empty() {
+                // The flag was stale, or the work ended in no completion: see `has_work`.
+                return;
+            }
         }
     }
 
-    /// Whether a turn would find something to do.
+    /// Whether a turn would find something to do. Before a sleep, call it after
+    /// [`Self::unmute`]: it runs what was queued while completions were muted.
+    ///
+    /// The kernel queues work first and sets the TASKRUN flag after; when we run the work in
+    /// between, the flag stays set over an empty queue and no call clears it. So the flag is only
+    /// a reason to enter, and what counts is a completion.
     #[must_use]
     pub fn has_work(&mut self) -> bool {
-        !self.early.is_empty()
-            || !self.ring.submission().is_empty()
-            || !self.ring.completion().is_empty()
-            || self.has_deferred_work()
+        if !self.early.is_empty() || !self.ring.submission().is_empty() {
+            return true;
+        }
+        for _ in 0..STALE_ENTERS_MAX {
+            if !self.ring.completion().is_empty() {
+                return true;
+            }
+            if !self.has_deferred_work() {
+                return false;
+            }
+            self.enter(0, ENTER_GETEVENTS);
+        }
+        !self.ring.completion().is_empty()
     }
 
     /// While awake, the shard looks by itself: completions need not write to the eventfd.
