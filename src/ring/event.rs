@@ -48,6 +48,15 @@ pub enum Event {
         /// `WouldBlock`: nothing there. `ENOBUFS`: all buffers are out, try again.
         result: io::Result<Option<Buffer>>,
     },
+    /// A multishot read brought bytes, `None` at the end of the stream, or an error.
+    ReadMany {
+        /// The reader.
+        key: Key,
+        /// `ENOBUFS`: all buffers are out; arm it again.
+        result: io::Result<Option<Buffer>>,
+        /// Whether the read goes on; if not, arm it again.
+        armed: bool,
+    },
     /// The multishot poll saw the socket become readable or fail.
     Readable {
         /// The poller.
@@ -112,6 +121,7 @@ pub(crate) enum Tag {
     Install,
     Timer,
     Send,
+    ReadMany,
 }
 
 impl Tag {
@@ -132,6 +142,7 @@ impl Tag {
             9 => Self::Install,
             10 => Self::Timer,
             11 => Self::Send,
+            12 => Self::ReadMany,
             other => unreachable!("completion with tag {other}, which this crate never set"),
         };
         (tag, Key::new(user_data))

@@ -14,7 +14,9 @@ mod buffers;
 mod event;
 mod outgoing;
 mod probe;
+mod receiving;
 mod ring;
+mod sleeping;
 mod wake;
 
 pub use buffers::Buffer;

@@ -25,6 +25,9 @@ pub const SEND_CHUNK_MAX: usize = 512;
 pub const ACCEPTS_MAX: usize = 64;
 
 const ENTER_GETEVENTS: u32 = 1;
+/// Enters before a set TASKRUN flag over an empty completion queue counts as stale; the kernel
+/// runs deferred work in portions of 20.
+const STALE_ENTERS_MAX: u32 = 16;
 
 const _: () = assert!(SEND_CHUNK_MAX <= SQ_ENTRIES as usize);
 
@@ -316,16 +319,34 @@ impl Ring {
                 return;
             }
             self.enter(0, ENTER_GETEVENTS);
+            if self.ring.completion().is_empty() {
+                // The flag was stale, or the work ended in no completion: see `has_work`.
+                return;
+            }
         }
     }
 
-    /// Whether a turn would find something to do.
+    /// Whether a turn would find something to do. Before a sleep, call it after
+    /// [`Self::unmute`]: it runs what was queued while completions were muted.
+    ///
+    /// The kernel queues work first and sets the TASKRUN flag after; when we run the work in
+    /// between, the flag stays set over an empty queue and no call clears it. So the flag is only
+    /// a reason to enter, and what counts is a completion.
     #[must_use]
     pub fn has_work(&mut self) -> bool {
-        !self.early.is_empty()
-            || !self.ring.submission().is_empty()
-            || !self.ring.completion().is_empty()
-            || self.has_deferred_work()
+        if !self.early.is_empty() || !self.ring.submission().is_empty() {
+            return true;
+        }
+        for _ in 0..STALE_ENTERS_MAX {
+            if !self.ring.completion().is_empty() {
+                return true;
+            }
+            if !self.has_deferred_work() {
+                return false;
+            }
+            self.enter(0, ENTER_GETEVENTS);
+        }
+        !self.ring.completion().is_empty()
     }
 
     /// While awake, the shard looks by itself: completions need not write to the eventfd.
@@ -396,7 +417,7 @@ impl Ring {
             unsafe { self.ring.submitter().enter::<libc::sigset_t>(0, 0, ENTER_GETEVENTS, None) };
     }
 
-    fn push(&mut self, entry: &squeue::Entry) {
+    pub(crate) fn push(&mut self, entry: &squeue::Entry) {
         // SAFETY: pointers in entries of this crate lead to leaked memory (lanes, timer) or are
         // null; sends, whose pointers are borrowed, do not come through here.
         while unsafe { self.ring.submission().push(entry) }.is_err() {
@@ -413,21 +434,11 @@ impl Ring {
                 let peer = result.is_ok().then(|| self.peer(lane)).flatten();
                 Event::Accepted { lane, slot: result.map(|slot| slot as Slot), peer }
             }
-            Tag::Read => {
-                let id = cqueue::buffer_select(entry.flags());
-                let buffer = |len: usize| id.map(|id| Buffer::new(id, len as u32, self.raw));
-                match result {
-                    Ok(0) => {
-                        // The end of a stream may still have picked a buffer.
-                        if let Some(unused) = buffer(0) {
-                            self.recycle(unused);
-                        }
-                        Event::Read { key, result: Ok(None) }
-                    }
-                    Ok(len) => Event::Read { key, result: Ok(buffer(len)) },
-                    Err(error) => Event::Read { key, result: Err(error) },
-                }
+            Tag::ReadMany => {
+                let armed = cqueue::more(entry.flags());
+                Event::ReadMany { key, result: self.read_result(entry), armed }
             }
+            Tag::Read => Event::Read { key, result: self.read_result(entry) },
             Tag::PollIn => {
                 let armed = cqueue::more(entry.flags());
                 Event::Readable { key, armed, failed: result.is_err() }
@@ -446,6 +457,21 @@ impl Ring {
             Tag::Timer => Event::Timer,
             Tag::Send => unreachable!("a send ended outside its submission"),
         }
+    }
+
+    /// What a completion of a read says: the buffer the kernel picked is in its flags.
+    fn read_result(&mut self, entry: &cqueue::Entry) -> io::Result<Option<Buffer>> {
+        let id = cqueue::buffer_select(entry.flags());
+        let len = taken(entry.result())?;
+        let buffer = id.map(|id| Buffer::new(id, len as u32, self.raw));
+        if len > 0 {
+            return Ok(buffer);
+        }
+        // The end of a stream may still have picked a buffer.
+        if let Some(unused) = buffer {
+            self.recycle(unused);
+        }
+        Ok(None)
     }
 
     fn peer(&self, lane: u16) -> Option<SocketAddr> {

@@ -45,6 +45,7 @@ impl Driver {
                 }
             }
             Event::Cancelled { .. } => {}
+            Event::ReadMany { .. } => unreachable!("a shard polls and never reads by multishot"),
             Event::Closed { .. } => self.sockets.freed(ring),
             Event::SlotSent { key, result } => {
                 let id = Id::from_bits(key.bits());

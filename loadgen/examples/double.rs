@@ -1,0 +1,259 @@
+//! A test double: a small server that speaks PROTOCOL.md, well or, on request, badly.
+//!
+//! `double ADDRESS [drop|reorder|duplicate|rewrite ONE_IN | plain]` prints the address it listens on,
+//! then serves until its standard input ends. With a fault, one delivery in ONE_IN is dropped,
+//! swapped with the next, sent twice, or changed, so that tests can demand that the load
+//! generator notices. `plain` is another server altogether: it knows no protocol and sends
+//! every message to everyone who asked for the same path. It is one thread and no model of a fast server.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io::{Cursor, Read};
+use std::rc::Rc;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::OwnedReadHalf;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tungstenite::handshake::derive_accept_key;
+use tungstenite::protocol::frame::FrameHeader;
+use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+
+const EPOCH: u64 = 0x5f3a;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fault {
+    None,
+    Drop,
+    Reorder,
+    Duplicate,
+    Rewrite,
+    Plain,
+}
+
+type Frame = Rc<[u8]>;
+
+#[derive(Debug)]
+struct Subscriber {
+    outbox: UnboundedSender<Frame>,
+    /// A frame that waits to be sent after the next one.
+    held: Option<Frame>,
+}
+
+#[derive(Debug, Default)]
+struct Room {
+    log: Vec<Frame>,
+    subscribers: HashMap<u64, Subscriber>,
+}
+
+#[derive(Debug)]
+struct Server {
+    rooms: HashMap<String, Room>,
+    fault: Fault,
+    one_in: u64,
+    deliveries: u64,
+    connections: u64,
+}
+
+type Shared = Rc<RefCell<Server>>;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    let fault = match arguments.get(2).map(String::as_str) {
+        None => Fault::None,
+        Some("drop") => Fault::Drop,
+        Some("reorder") => Fault::Reorder,
+        Some("duplicate") => Fault::Duplicate,
+        Some("rewrite") => Fault::Rewrite,
+        Some("plain") => Fault::Plain,
+        Some(other) => panic!("there is no fault {other}"),
+    };
+    let one_in = arguments.get(3).map_or(10_000, |text| text.parse().expect("a number"));
+    let server = Server { rooms: HashMap::new(), fault, one_in, deliveries: 0, connections: 0 };
+    // The parent closing our standard input is the sign to end, even if it was killed.
+    std::thread::spawn(|| {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        std::process::exit(0);
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let local = tokio::task::LocalSet::new();
+    let address = arguments.get(1).cloned().unwrap_or_else(|| "127.0.0.1:0".to_owned());
+    let served = local.block_on(
+        &runtime.expect("a runtime starts"),
+        serve(address, Rc::new(RefCell::new(server))),
+    );
+    served.expect("the listener works");
+}
+
+async fn serve(address: String, server: Shared) -> std::io::Result<()> {
+    let listener = TcpListener::bind(address).await?;
+    println!("{}", listener.local_addr()?);
+    loop {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        let server = Rc::clone(&server);
+        tokio::task::spawn_local(async move {
+            // A client that goes away ends its own connection only.
+            let _ = session(stream, server).await;
+        });
+    }
+}
+
+async fn session(mut stream: TcpStream, server: Shared) -> std::io::Result<()> {
+    let mut bytes = Vec::new();
+    let head_bytes = loop {
+        if let Some(at) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
+            break at + 4;
+        }
+        if stream.read_buf(&mut bytes).await? == 0 {
+            return Ok(());
+        }
+    };
+    let head = String::from_utf8_lossy(&bytes[..head_bytes]).into_owned();
+    bytes.drain(..head_bytes);
+    let target = head.split_whitespace().nth(1).unwrap_or("");
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let event = path.split('/').nth(3).unwrap_or("").to_owned();
+    let field = |name: &str| {
+        let mut lines = head.lines().filter_map(|line| line.split_once(": "));
+        lines.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned())
+    };
+    let Some(key) = field("sec-websocket-key") else { return Ok(()) };
+    let mut answer = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {}\r\n",
+        derive_accept_key(key.as_bytes())
+    );
+    if let Some(protocol) = field("sec-websocket-protocol") {
+        answer += &format!("Sec-WebSocket-Protocol: {protocol}\r\n");
+    }
+    stream.write_all((answer + "\r\n").as_bytes()).await?;
+    let since = query.split('&').find_map(|pair| pair.strip_prefix("since="));
+    let since = since.and_then(|text| text.split_once('-')?.1.parse::<usize>().ok());
+    let (reader, mut writer) = stream.into_split();
+    let (outbox, mut inbox) = unbounded_channel::<Frame>();
+    let number = join(&mut server.borrow_mut(), &event, since, outbox);
+    tokio::task::spawn_local(async move {
+        while let Some(frame) = inbox.recv().await {
+            if writer.write_all(&frame).await.is_err() {
+                return;
+            }
+        }
+    });
+    let result = listen(reader, bytes, &server, &event, number).await;
+    if let Some(room) = server.borrow_mut().rooms.get_mut(&event) {
+        room.subscribers.remove(&number);
+    }
+    result
+}
+
+fn join(
+    server: &mut Server,
+    event: &str,
+    since: Option<usize>,
+    outbox: UnboundedSender<Frame>,
+) -> u64 {
+    server.connections += 1;
+    let room = server.rooms.entry(event.to_owned()).or_default();
+    let head = room.log.len();
+    let start = since.unwrap_or(head).min(head);
+    let welcome = format!(
+        r#"{{"type":"welcome","event":"{event}","node":"double","position":"{EPOCH:x}-{start}","head":{head},"recovered":{},"viewers":{}}}"#,
+        since.is_some(),
+        room.subscribers.len() + 1
+    );
+    if server.fault != Fault::Plain {
+        // The receiver lives as long as the session that is being set up.
+        let _ = outbox.send(text_frame(welcome.as_bytes()));
+        for frame in &room.log[start..] {
+            let _ = outbox.send(Rc::clone(frame));
+        }
+    }
+    room.subscribers.insert(server.connections, Subscriber { outbox, held: None });
+    server.connections
+}
+
+async fn listen(
+    mut reader: OwnedReadHalf,
+    mut bytes: Vec<u8>,
+    server: &Shared,
+    event: &str,
+    number: u64,
+) -> std::io::Result<()> {
+    loop {
+        let mut cursor = Cursor::new(&bytes[..]);
+        let parsed = FrameHeader::parse(&mut cursor).map_err(std::io::Error::other)?;
+        let start = cursor.position() as usize;
+        if let Some((header, length)) = parsed
+            && bytes.len() >= start + length as usize
+        {
+            let mask = header.mask.ok_or(std::io::ErrorKind::InvalidData)?;
+            let payload = &bytes[start..start + length as usize];
+            let payload: Vec<u8> =
+                payload.iter().zip(mask.iter().cycle()).map(|(b, m)| b ^ m).collect();
+            bytes.drain(..start + length as usize);
+            match header.opcode {
+                OpCode::Data(Data::Text) => post(&mut server.borrow_mut(), event, number, &payload),
+                OpCode::Control(Control::Close) => return Ok(()),
+                _ => {}
+            }
+        } else if reader.read_buf(&mut bytes).await? == 0 {
+            return Ok(());
+        }
+    }
+}
+
+fn post(server: &mut Server, event: &str, number: u64, payload: &[u8]) {
+    let post: serde_json::Value = serde_json::from_slice(payload).unwrap_or_default();
+    let (fault, one_in) = (server.fault, server.one_in);
+    let Some(room) = server.rooms.get_mut(event) else { return };
+    if fault == Fault::Plain {
+        let frame = text_frame(payload);
+        for subscriber in room.subscribers.values() {
+            // As below, a receiver that is gone finds out by itself.
+            let _ = subscriber.outbox.send(Rc::clone(&frame));
+        }
+        return;
+    }
+    let offset = room.log.len() + 1;
+    let id = format!("01976543-2100-7567-aaf3-{offset:012x}");
+    let text = post["text"].as_str().unwrap_or("");
+    let comment = format!(
+        r#"{{"type":"comment","offset":{offset},"id":"{id}","time":1764000000000,"user":"v{number}","text":"{text}"}}"#
+    );
+    let frame = text_frame(comment.as_bytes());
+    let rewritten = text_frame(comment.replace("~upr", "~uPr").as_bytes());
+    room.log.push(Rc::clone(&frame));
+    if let Some(author) = room.subscribers.get(&number) {
+        let reference = post["ref"].as_str().unwrap_or("");
+        let ack = format!(r#"{{"type":"ack","ref":"{reference}","id":"{id}","offset":{offset}}}"#);
+        // A receiver that is gone has its own way of finding out.
+        let _ = author.outbox.send(text_frame(ack.as_bytes()));
+    }
+    for subscriber in room.subscribers.values_mut() {
+        server.deliveries += 1;
+        let is_due = fault != Fault::None && server.deliveries.is_multiple_of(one_in);
+        let send = |frame: &Frame| drop(subscriber.outbox.send(Rc::clone(frame)));
+        match fault {
+            Fault::Drop if is_due => {}
+            Fault::Reorder if is_due => subscriber.held = Some(Rc::clone(&frame)),
+            Fault::Duplicate if is_due => {
+                send(&frame);
+                send(&frame);
+            }
+            Fault::Rewrite if is_due => send(&rewritten),
+            _ => send(&frame),
+        }
+        if !is_due && let Some(held) = subscriber.held.take() {
+            drop(subscriber.outbox.send(held));
+        }
+    }
+}
+
+fn text_frame(payload: &[u8]) -> Frame {
+    let header = FrameHeader { opcode: OpCode::Data(Data::Text), ..FrameHeader::default() };
+    let mut frame = Vec::new();
+    header.format(payload.len() as u64, &mut frame).expect("a Vec takes every write");
+    frame.extend_from_slice(payload);
+    frame.into()
+}

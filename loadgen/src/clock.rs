@@ -1,0 +1,23 @@
+//! Monotonic time and CPU time, the only clocks of this tool.
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// CLOCK_MONOTONIC in nanoseconds; the same for all processes of a host.
+pub(crate) fn now_ns() -> u64 {
+    nanoseconds(ClockId::Monotonic)
+}
+
+/// CPU time of this thread, in microseconds.
+pub(crate) fn thread_cpu_us() -> u64 {
+    nanoseconds(ClockId::ThreadCPUTime) / 1_000
+}
+
+/// CPU time of this process, in microseconds.
+pub(crate) fn process_cpu_us() -> u64 {
+    nanoseconds(ClockId::ProcessCPUTime) / 1_000
+}
+
+fn nanoseconds(clock: ClockId) -> u64 {
+    let time = clock_gettime(clock);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}

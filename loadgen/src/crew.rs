@@ -1,0 +1,135 @@
+//! All planes of a run, asked and merged as if they were one.
+
+use std::io;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+use glommio::{LocalExecutorBuilder, Placement};
+use uproar_ring::Wake;
+
+use crate::command::{Answer, Command};
+use crate::plane::{Plane, PlanePlan, PlanePort};
+use crate::tally::Tally;
+
+/// glommio 0.9 parks an executor with a runnable task when this timer fires between its poll and
+/// its run (`run_task_queues` then reports that nothing ran). One task needs no preemption, so the
+/// timer is set beyond any run.
+pub(crate) const PREEMPT: Duration = Duration::from_secs(24 * 3_600);
+/// A plane that does not answer for this long is broken.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The planes.
+#[derive(Debug)]
+pub(crate) struct Crew {
+    ports: Vec<PlanePort>,
+}
+
+/// A plane did not answer.
+#[derive(Debug, thiserror::Error)]
+#[error("a load generator thread did not answer for 30 s; its CPU may be taken by another process")]
+pub(crate) struct Silent;
+
+impl Crew {
+    /// Starts one plane on each CPU.
+    pub(crate) fn start(plans: Vec<(usize, PlanePlan)>) -> io::Result<Self> {
+        let ports = plans.into_iter().map(|(cpu, plan)| start_plane(cpu, plan));
+        Ok(Self { ports: ports.collect::<io::Result<_>>()? })
+    }
+
+    /// The planes of other hosts, each behind its port.
+    pub(crate) fn remote(ports: Vec<PlanePort>) -> Self {
+        Self { ports }
+    }
+
+    /// Tells every plane something that is not answered.
+    pub(crate) fn tell(&self, command: &Command) {
+        for port in &self.ports {
+            // A plane that has ended says so by not answering.
+            let _ = port.commands.send(command.clone());
+            if let Some(waker) = &port.waker {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Asks every plane and merges the answers.
+    pub(crate) fn ask(&self, command: &Command) -> Result<Answer, Silent> {
+        self.tell(command);
+        let mut answers = self.ports.iter().map(answer);
+        let mut merged = answers.next().ok_or(Silent)??;
+        for more in answers {
+            if !merged.merge(&more?) {
+                return Err(Silent);
+            }
+        }
+        Ok(merged)
+    }
+
+    /// The tallies of all planes, merged.
+    pub(crate) fn collect(&self) -> Result<Tally, Silent> {
+        self.ask_tally(&Command::Collect)
+    }
+
+    /// Who has not reached the newest offset that any plane knows of.
+    pub(crate) fn judge(&self) -> Result<Tally, Silent> {
+        match self.ask(&Command::Heads)? {
+            Answer::Heads(heads) => self.ask_tally(&Command::Judge { heads }),
+            Answer::Tally(_) => Err(Silent),
+        }
+    }
+
+    fn ask_tally(&self, command: &Command) -> Result<Tally, Silent> {
+        match self.ask(command)? {
+            Answer::Tally(tally) => Ok(*tally),
+            Answer::Heads(_) => Err(Silent),
+        }
+    }
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        self.tell(&Command::Quit);
+        for port in &self.ports {
+            // Wait until it has closed its sockets: the channel ends with the plane.
+            while answer(port).is_ok() {}
+        }
+    }
+}
+
+fn answer(port: &PlanePort) -> Result<Answer, Silent> {
+    match port.answers.recv_timeout(PATIENCE) {
+        Ok(answer) => Ok(answer),
+        Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Err(Silent),
+    }
+}
+
+fn start_plane(cpu: usize, plan: PlanePlan) -> io::Result<PlanePort> {
+    let (commands, command_inbox) = channel();
+    let (answer_outbox, answers) = channel();
+    let (ready, started) = channel();
+    let name = format!("plane-{}", plan.share.0);
+    let builder = LocalExecutorBuilder::new(Placement::Fixed(cpu))
+        .name(&name)
+        .io_memory(64 * 1024)
+        .preempt_timer(PREEMPT);
+    let spawned = builder.spawn(move || async move {
+        let made = Wake::new().and_then(|wake| Ok((Plane::new(plan, &wake)?, wake)));
+        match made {
+            Ok((plane, wake)) => {
+                report_start(&ready, Ok(wake.waker()));
+                plane.run(&wake, &command_inbox, &answer_outbox);
+            }
+            Err(error) => report_start(&ready, Err(error)),
+        }
+    });
+    spawned.map_err(|error| {
+        io::Error::other(format!("cannot start a load generator thread on CPU {cpu}: {error}"))
+    })?;
+    let waker = started.recv().map_err(|_| io::Error::other("a plane ended at its start"))??;
+    Ok(PlanePort { commands, answers, waker: Some(waker) })
+}
+
+fn report_start<T>(ready: &Sender<io::Result<T>>, result: io::Result<T>) {
+    // Nobody listens only when the process is already ending.
+    let _ = ready.send(result);
+}

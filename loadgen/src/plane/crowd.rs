@@ -1,0 +1,385 @@
+//! What viewers hear: from bytes to counts, without a socket in sight.
+//!
+//! The receive path of the whole tool, so it is lean: whole frames are read where the kernel
+//! put them, one clock reading serves a read, and only the cut end of a read is copied.
+
+use std::collections::HashMap;
+
+use super::viewer::{Phase, Role, Viewer};
+use crate::tally::{Tally, record};
+use crate::verify::{Arrival, Holes, Recent};
+use crate::wire::frame::{self, FrameView, WireError};
+use crate::wire::upgrade::{self, Answer};
+use crate::wire::{Dialect, Heard, Reader};
+
+/// The first troubles are kept as text; the rest are only counted.
+const TROUBLES_MAX: usize = 8;
+
+/// The identity of comments that this run did not post.
+const FOREIGN: u64 = u64::MAX;
+
+/// What a viewer's bytes call for.
+#[derive(Debug, PartialEq)]
+pub(super) enum Call {
+    /// Answer a ping with these bytes.
+    Pong(Vec<u8>),
+    /// The 101 came: send the dialect's hello, if it has one.
+    Upgraded,
+    /// The connection is live.
+    Live,
+    /// A post of this viewer was answered.
+    Answered,
+    /// End the connection: the server closed it, or broke the protocol.
+    End,
+    /// End the connection and try again later: the upgrade was refused.
+    Refused(u16),
+}
+
+/// The viewers of a plane and all they are judged by.
+#[derive(Debug)]
+pub(super) struct Crowd {
+    pub(super) viewers: Vec<Viewer>,
+    pub(super) tally: Tally,
+    pub(super) dialect: Dialect,
+    pub(super) reader: Reader,
+    /// The newest offset known of each event, by ack or by sight.
+    pub(super) heads: Vec<u64>,
+    /// The epoch of each event.
+    pub(super) epochs: Vec<u64>,
+    pub(super) recents: Vec<Recent>,
+    pub(super) holes: Holes,
+    /// Messages that came in fragments so far.
+    pub(super) fragments: HashMap<u32, Vec<u8>>,
+    /// The publisher number of viewers that post.
+    pub(super) publisher_numbers: HashMap<u32, u32>,
+    pub(super) run: u16,
+    pub(super) started_ns: u64,
+}
+
+impl Crowd {
+    /// Takes what a read brought, and says what it calls for.
+    pub(super) fn hear(&mut self, index: u32, bytes: &[u8], now_ns: u64, calls: &mut Vec<Call>) {
+        let carried = self.viewers[index as usize].carry.take();
+        let Some(mut whole) = carried else {
+            let used = self.hear_whole(index, bytes, now_ns, calls);
+            if used < bytes.len() && calls.last() != Some(&Call::End) {
+                self.viewers[index as usize].carry = Some(Box::new(bytes[used..].to_vec()));
+            }
+            return;
+        };
+        whole.extend_from_slice(bytes);
+        let used = self.hear_whole(index, &whole, now_ns, calls);
+        if used < whole.len() && calls.last() != Some(&Call::End) {
+            whole.drain(..used);
+            self.viewers[index as usize].carry = Some(whole);
+        }
+    }
+
+    /// Reads all whole frames at the front of `bytes`; returns how many bytes they were.
+    fn hear_whole(
+        &mut self,
+        index: u32,
+        bytes: &[u8],
+        now_ns: u64,
+        calls: &mut Vec<Call>,
+    ) -> usize {
+        let mut used = 0;
+        if self.viewers[index as usize].phase == Phase::Upgrading {
+            match self.upgraded(index, bytes, calls) {
+                Some(head_bytes) => used = head_bytes,
+                None => return 0,
+            }
+        }
+        self.tally.counters.bytes_received += (bytes.len() - used) as u64;
+        loop {
+            let frame = match frame::next_frame(&bytes[used..]) {
+                Ok(Some(frame)) => frame,
+                Ok(None) => return used,
+                Err(error) => {
+                    self.protocol_error(error, calls);
+                    return used;
+                }
+            };
+            used += frame.frame_bytes;
+            if let Err(error) = self.frame(index, &frame, now_ns, calls) {
+                self.protocol_error(error, calls);
+                return used;
+            }
+            if calls.last() == Some(&Call::End) {
+                return used;
+            }
+        }
+    }
+
+    fn protocol_error(&mut self, error: WireError, calls: &mut Vec<Call>) {
+        self.tally.counters.protocol_errors += 1;
+        self.trouble(|| error.to_string());
+        calls.push(Call::End);
+    }
+
+    fn upgraded(&mut self, index: u32, bytes: &[u8], calls: &mut Vec<Call>) -> Option<usize> {
+        let viewer = &mut self.viewers[index as usize];
+        let key = upgrade::key(nonce(viewer));
+        match upgrade::read_answer(bytes, &key, self.dialect.subprotocol()) {
+            Answer::Partial => None,
+            Answer::Switched(head_bytes) => {
+                calls.push(Call::Upgraded);
+                if matches!(self.dialect, Dialect::Generic(_)) {
+                    viewer.phase = Phase::Live;
+                    viewer.expected = 0;
+                    calls.push(Call::Live);
+                } else {
+                    viewer.phase = Phase::Welcoming;
+                }
+                Some(head_bytes)
+            }
+            Answer::Refused(status) => {
+                self.tally.counters.upgrades_refused += 1;
+                self.trouble(|| format!("an upgrade was answered with status {status}"));
+                calls.push(Call::Refused(status));
+                None
+            }
+            Answer::Broken => {
+                self.tally.counters.protocol_errors += 1;
+                self.trouble(|| "the answer to an upgrade is not RFC 6455's".to_owned());
+                calls.push(Call::End);
+                None
+            }
+        }
+    }
+
+    fn frame(
+        &mut self,
+        index: u32,
+        frame: &FrameView<'_>,
+        now_ns: u64,
+        calls: &mut Vec<Call>,
+    ) -> Result<(), WireError> {
+        match frame.opcode {
+            frame::TEXT | frame::BINARY if frame.is_final => {
+                let heard = self.dialect.read(&mut self.reader, frame.opcode, frame.payload)?;
+                self.heard(index, heard, now_ns, calls)
+            }
+            frame::TEXT | frame::BINARY => {
+                self.fragments.insert(index, frame.payload.to_vec());
+                Ok(())
+            }
+            frame::CONTINUATION => {
+                let mut message = self.fragments.remove(&index).ok_or(WireError::Header)?;
+                message.extend_from_slice(frame.payload);
+                if !frame.is_final {
+                    self.fragments.insert(index, message);
+                    return Ok(());
+                }
+                let opcode =
+                    if matches!(self.dialect, Dialect::Rkyv) { frame::BINARY } else { frame::TEXT };
+                let heard = self.dialect.read(&mut self.reader, opcode, &message)?;
+                self.heard(index, heard, now_ns, calls)
+            }
+            frame::PING => {
+                self.tally.counters.pings += 1;
+                calls.push(Call::Pong(frame.payload.to_vec()));
+                Ok(())
+            }
+            frame::PONG => Ok(()),
+            _ => {
+                if let [high, low, reason @ ..] = frame.payload {
+                    let code = u16::from_be_bytes([*high, *low]);
+                    let reason = String::from_utf8_lossy(reason).into_owned();
+                    self.trouble(|| format!("the server closed with {code} {reason}"));
+                }
+                calls.push(Call::End);
+                Ok(())
+            }
+        }
+    }
+
+    fn heard(
+        &mut self,
+        index: u32,
+        heard: Heard,
+        now_ns: u64,
+        calls: &mut Vec<Call>,
+    ) -> Result<(), WireError> {
+        match heard {
+            Heard::Comment { offset, marker } => {
+                if self.viewers[index as usize].phase != Phase::Live {
+                    return Err(WireError::Payload);
+                }
+                self.comment(index, offset, marker, now_ns);
+            }
+            Heard::Welcome { epoch, start, head, recovered } => {
+                self.welcome(index, epoch, start, head, recovered)?;
+                calls.push(Call::Live);
+            }
+            Heard::Ack { sequence, offset } => {
+                self.tally.counters.acks += 1;
+                let event = self.viewers[index as usize].event as usize;
+                self.heads[event] = self.heads[event].max(offset);
+                let publisher = self.publisher_numbers.get(&index);
+                if let (Some(&publisher), Some(sequence)) = (publisher, sequence) {
+                    let identity = u64::from(publisher) << 32 | u64::from(sequence);
+                    self.agree(event, offset, identity);
+                }
+                calls.push(Call::Answered);
+            }
+            Heard::Refused { code } => {
+                self.tally.counters.posts_refused += 1;
+                self.trouble(|| format!("a post was refused: {code}"));
+                calls.push(Call::Answered);
+            }
+            Heard::Gap { from, to } => self.gap(index, from, to),
+            Heard::Drain { .. } => self.tally.counters.drains += 1,
+            Heard::Unknown => {}
+        }
+        Ok(())
+    }
+
+    fn comment(
+        &mut self,
+        index: u32,
+        offset: u64,
+        marker: Option<crate::marker::Marker>,
+        now_ns: u64,
+    ) {
+        let viewer = &mut self.viewers[index as usize];
+        let counters = &mut self.tally.counters;
+        let is_slow = viewer.role == Role::Slow;
+        if viewer.expected == 0 {
+            viewer.expected = offset;
+        }
+        match self.holes.arrive(index, &mut viewer.expected, offset) {
+            Arrival::InOrder => {}
+            Arrival::Hole(missing) => counters.lost += missing,
+            Arrival::Late => {
+                counters.reordered += 1;
+                counters.lost = counters.lost.saturating_sub(1);
+            }
+            Arrival::Duplicate => counters.duplicates += 1,
+        }
+        let event = viewer.event as usize;
+        self.heads[event] = self.heads[event].max(offset);
+        if is_slow {
+            counters.deliveries_slow += 1;
+        } else {
+            counters.deliveries += 1;
+        }
+        let Some(marker) = marker.filter(|marker| marker.run == self.run) else {
+            counters.deliveries_foreign += 1;
+            // Not ours to anyone, or its marker is damaged.
+            return self.agree(event, offset, FOREIGN);
+        };
+        if !is_slow {
+            self.tally.delivered(marker.due_ns, now_ns);
+        }
+        self.agree(event, offset, marker.identity());
+    }
+
+    fn agree(&mut self, event: usize, offset: u64, identity: u64) {
+        if !self.recents[event].agrees(offset, identity) {
+            self.tally.counters.disagreements += 1;
+            self.trouble(|| format!("event {event}, offset {offset}: not the same for everyone"));
+        }
+    }
+
+    fn welcome(
+        &mut self,
+        index: u32,
+        epoch: u64,
+        start: u64,
+        head: u64,
+        recovered: bool,
+    ) -> Result<(), WireError> {
+        let viewer = &mut self.viewers[index as usize];
+        if viewer.phase != Phase::Welcoming {
+            return Err(WireError::Payload);
+        }
+        viewer.phase = Phase::Live;
+        let event = viewer.event as usize;
+        let is_same_epoch = self.epochs[event] == epoch;
+        if !is_same_epoch {
+            if self.epochs[event] != 0 {
+                self.trouble(|| format!("event {event} has begun a new epoch"));
+            }
+            self.epochs[event] = epoch;
+            self.heads[event] = 0;
+            self.recents[event].clear();
+        }
+        self.heads[event] = self.heads[event].max(head);
+        let viewer = &mut self.viewers[index as usize];
+        if viewer.is_resuming {
+            let counters = &mut self.tally.counters;
+            if recovered && is_same_epoch && start + 1 == viewer.expected {
+                counters.resumes_recovered += 1;
+                return Ok(());
+            }
+            counters.resumes_incomplete += 1;
+            if is_same_epoch {
+                counters.lost += (start + 1).saturating_sub(viewer.expected);
+            }
+        }
+        viewer.expected = start + 1;
+        self.holes.forget(index);
+        Ok(())
+    }
+
+    fn gap(&mut self, index: u32, from: u64, to: u64) {
+        let viewer = &mut self.viewers[index as usize];
+        let counters = &mut self.tally.counters;
+        let skipped = (to + 1).saturating_sub(viewer.expected);
+        let announced = (to + 1).saturating_sub(from.max(viewer.expected));
+        if viewer.role == Role::Slow {
+            counters.gap_comments_slow += announced;
+            counters.lost += skipped - announced;
+        } else {
+            counters.gaps += 1;
+            counters.gap_comments += announced;
+            counters.lost += skipped;
+        }
+        viewer.expected = viewer.expected.max(to + 1);
+    }
+
+    /// Notes that a viewer's connection is live.
+    pub(super) fn went_live(&mut self, index: u32, now_ns: u64) {
+        let viewer = &mut self.viewers[index as usize];
+        viewer.attempts = 0;
+        let begun_ns = self.started_ns + u64::from(viewer.begun_100us) * 100_000;
+        record(&mut self.tally.connect, now_ns.saturating_sub(begun_ns) / 1_000);
+        self.tally.counters.connects_done += 1;
+        self.tally.live += 1;
+    }
+
+    /// Keeps the text of an early trouble.
+    pub(super) fn trouble(&mut self, text: impl FnOnce() -> String) {
+        if self.tally.troubles.len() < TROUBLES_MAX {
+            let text = text();
+            if !self.tally.troubles.contains(&text) {
+                self.tally.troubles.push(text);
+            }
+        }
+    }
+
+    /// Viewers that have not reached `heads` (all events' newest offsets over all planes), and
+    /// how many comments they miss. Deliberately slow viewers and those away by plan do not count.
+    pub(super) fn behind(&self, heads: &[u64]) -> (u64, u64) {
+        let mut behind = (0, 0);
+        for viewer in &self.viewers {
+            let should_watch = match viewer.phase {
+                Phase::Live => true,
+                Phase::Away | Phase::Closing => viewer.next == super::viewer::Next::Fail,
+                Phase::Connecting | Phase::Upgrading | Phase::Welcoming => false,
+            };
+            let missing = (heads[viewer.event as usize] + 1).saturating_sub(viewer.expected.max(1));
+            if should_watch && viewer.role != Role::Slow && missing > 0 {
+                behind.0 += 1;
+                behind.1 += missing;
+            }
+        }
+        behind
+    }
+}
+
+/// What a viewer's connection key is made from.
+pub(super) fn nonce(viewer: &Viewer) -> u64 {
+    u64::from(viewer.number) << 16 | u64::from(viewer.generation)
+}

@@ -1,0 +1,69 @@
+//! The server's `/metrics`, in Prometheus text format, fetched by hand.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::Duration;
+
+/// A slow answer must not hold up the run.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Samples by name with labels, as printed.
+pub(crate) type Metrics = BTreeMap<String, f64>;
+
+/// Fetches and reads `http://{admin}/metrics`.
+pub(crate) fn fetch(admin: &str) -> std::io::Result<Metrics> {
+    let address = admin.to_socket_addrs()?.next().ok_or(std::io::ErrorKind::AddrNotAvailable)?;
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(
+        format!("GET /metrics HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n").as_bytes(),
+    )?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    let answer = String::from_utf8_lossy(&answer);
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or(std::io::ErrorKind::InvalidData)?;
+    if !head.starts_with("HTTP/1.1 200") {
+        return Err(std::io::ErrorKind::InvalidData.into());
+    }
+    Ok(parse(body))
+}
+
+/// Reads the samples; comments and chunk lengths between them are passed over.
+fn parse(body: &str) -> Metrics {
+    let samples = body.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_alphabetic()));
+    let pairs = samples.filter_map(|line| {
+        let (name, value) = line.rsplit_once(' ')?;
+        Some((name.to_owned(), value.parse().ok()?))
+    });
+    pairs.collect()
+}
+
+/// What each counter grew by.
+pub(crate) fn growth(before: &Metrics, after: &Metrics) -> Metrics {
+    let is_counter = |name: &str| {
+        let base = name.split('{').next().unwrap_or(name);
+        base.ends_with("_total") || base.ends_with("_sum") || base.ends_with("_count")
+    };
+    let counters = after.iter().filter(|(name, _)| is_counter(name));
+    let grown = counters.filter_map(|(name, value)| {
+        let growth = value - before.get(name).copied().unwrap_or(0.0);
+        (growth != 0.0).then(|| (name.clone(), growth))
+    });
+    grown.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_are_read_and_counters_grow() {
+        let before = parse("# HELP a_total x\na_total{shard=\"0\"} 5\nb 7\n");
+        let after = parse("a_total{shard=\"0\"} 12\nb 9\nc_total 1.5\n");
+        let grown = growth(&before, &after);
+        assert_eq!(grown["a_total{shard=\"0\"}"], 7.0);
+        assert_eq!(grown["c_total"], 1.5);
+        assert_eq!(grown.len(), 2);
+    }
+}

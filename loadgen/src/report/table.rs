@@ -1,0 +1,122 @@
+//! The summary a person reads when a run ends.
+
+use super::{Latency, Report, Step};
+
+/// The whole summary.
+pub(crate) fn summary(report: &Report) -> String {
+    let mut lines = vec![format!(
+        "{}: {} viewers, {} events, {} B comments, {}",
+        report.scenario,
+        report.parameters.viewers,
+        report.parameters.events,
+        report.parameters.comment_bytes,
+        report.machine.cpu
+    )];
+    lines.push(format!(
+        "{:<14}{:>8}{:>11}{:>9}{:>9}{:>9}{:>9}{:>9}{:>7}{:>8}{:>8}  limit",
+        "step", "conns", "deliv/s", "p50", "p90", "p99", "p99.9", "max", "cpu%", "us/dlv", "lost"
+    ));
+    lines.extend(report.steps.iter().map(row));
+    if let Some(step) = report.steps.first() {
+        lines.extend(memory(step));
+        lines.extend(
+            step.returns_secs.iter().map(|secs| format!("everyone back after {secs:.2} s")),
+        );
+    }
+    lines.push(format!(
+        "connect p50 {} p99 {}; post slippage p99 {}; loadgen {:.0} B a viewer, {} us a comment",
+        time(report.connect.p50),
+        time(report.connect.p99),
+        time(report.slippage.p99),
+        report.loadgen_bytes_per_viewer,
+        report.loadgen_us_per_delivery.map_or("-".to_owned(), |us| format!("{us:.2}")),
+    ));
+    if let Some(highest) = &report.highest {
+        lines.push(format!(
+            "highest rate that held: {:.0} deliveries/s ({:.2} comments/s an event); {}",
+            highest.deliveries_per_sec, highest.rate, highest.stopped_by
+        ));
+    }
+    let c = &report.counters;
+    lines.push(format!(
+        "whole run: {} deliveries, {} posts, {} acks, {} lost ({} announced by {} gaps), {} reordered, \
+         {} duplicates, {} disagreements, {} protocol errors, {} checked whole",
+        c.deliveries, c.posts, c.acks, c.lost, c.gap_comments, c.gaps, c.reordered, c.duplicates,
+        c.disagreements, c.protocol_errors, c.checked
+    ));
+    if c.connects_failed + c.upgrades_refused + c.closed_unexpectedly + c.posts_refused > 0 {
+        lines.push(format!(
+            "trouble: {} connects failed, {} upgrades refused, {} closed unexpectedly, {} posts refused",
+            c.connects_failed, c.upgrades_refused, c.closed_unexpectedly, c.posts_refused
+        ));
+    }
+    lines.extend(report.troubles.iter().map(|trouble| format!("  {trouble}")));
+    for verdict in report.steps.iter().take(1).flat_map(|step| &step.verdicts) {
+        let measured = verdict.measured.map_or("not measured".to_owned(), |v| format!("{v:.3}"));
+        let word = if verdict.holds { "holds" } else { "BROKEN" };
+        lines.push(format!("{word:<7} {} (measured {measured})", verdict.level));
+    }
+    if let Some(aborted) = &report.aborted {
+        lines.push(format!("ended early: {aborted}"));
+    }
+    lines.push(if report.passed { "PASS".to_owned() } else { "FAIL".to_owned() });
+    lines.join("\n")
+}
+
+fn row(step: &Step) -> String {
+    let Latency { p50, p90, p99, p999, max, .. } = step.latency;
+    let server = step.server.as_ref();
+    let cpu = server.map_or("-".to_owned(), |server| format!("{:.1}", server.cpu_percent));
+    let each = server.and_then(|server| server.cpu_us_per_delivery);
+    let each = each.map_or("-".to_owned(), |us| format!("{us:.2}"));
+    format!(
+        "{:<14}{:>8}{:>11.0}{:>9}{:>9}{:>9}{:>9}{:>9}{:>7}{:>8}{:>8}  {}",
+        step.label,
+        step.connections,
+        step.deliveries_per_sec,
+        time(p50),
+        time(p90),
+        time(p99),
+        time(p999),
+        time(max),
+        cpu,
+        each,
+        step.counters.lost,
+        step.limit
+    )
+}
+
+fn memory(step: &Step) -> Option<String> {
+    // Fewer connections than this drown in what else the host does.
+    let server = step.server.as_ref().filter(|_| step.connections >= 1_000)?;
+    Some(format!(
+        "server memory a connection: {:.0} B user + {:.0} B kernel = {:.0} B; whole process {:.1} MiB",
+        server.user_bytes_per_connection,
+        server.kernel_bytes_per_connection,
+        server.user_bytes_per_connection + server.kernel_bytes_per_connection,
+        server.pss_bytes as f64 / 1_048_576.0
+    ))
+}
+
+/// Seconds in the unit that suits them.
+pub(crate) fn time(secs: f64) -> String {
+    if secs >= 10.0 {
+        format!("{secs:.1}s")
+    } else if secs >= 1.0 {
+        format!("{secs:.2}s")
+    } else if secs >= 0.001 {
+        format!("{:.1}ms", secs * 1e3)
+    } else {
+        format!("{:.0}us", secs * 1e6)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::time;
+
+    #[test]
+    fn times_have_the_unit_that_suits_them() {
+        assert_eq!([0.0000051, 0.0123, 1.234, 61.0].map(time), ["5us", "12.3ms", "1.23s", "61.0s"]);
+    }
+}

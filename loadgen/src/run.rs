@@ -1,0 +1,293 @@
+//! One run from its flags to its report.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+use crate::cli::{Floor as FloorOptions, Run, Worker};
+use crate::clients;
+use crate::conductor::{Conductor, Findings};
+use crate::crew::Crew;
+use crate::observer::Observer;
+use crate::plane::PlanePlan;
+use crate::probe::calibrate::calibrate;
+use crate::probe::process::Process;
+use crate::remote::{Setup, enlist, work as work_for};
+use crate::report::{FORMAT, Latency, Machine, Report, files, table};
+use crate::scenario::{Parameters, Speak};
+use crate::wire::{Dialect, Templates};
+
+/// How memory is counted; part of every report.
+const MEMORY_METHOD: &str = "user: growth of the server's PSS (smaps_rollup) since before the first \
+connection; kernel: growth of all slab caches (whole pages) and of TCP buffers (sockstat) on this host, \
+less the client half of each connection, which a calibration of plain and of viewer socket pairs measures \
+before the run; read under load at the end of each window";
+/// How clocks are compared; part of every report.
+const CLOCK_METHOD: &str =
+    "CLOCK_MONOTONIC of this host for due instants and receipts; error below a microsecond";
+
+/// Runs a scenario; says whether everything held.
+pub(crate) fn run(options: &Run) -> Result<bool, String> {
+    let mut parameters = Parameters::of(options.scenario);
+    options.overrides.clone().apply(&mut parameters);
+    if options.print {
+        println!("{}", parameters.lines().join("\n"));
+        return Ok(true);
+    }
+    parameters.check()?;
+    let levels = crate::slo::parse(&parameters.slo)?;
+    let started_unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let run = (started_unix.as_nanos() as u64 % 0xffff) as u16;
+    if parameters.event_prefix.is_empty() {
+        parameters.event_prefix = format!("run{run:04x}-");
+    }
+    let target = resolve(&parameters.target)?;
+    reach(target)?;
+    let descriptors_max = raise_descriptors()?;
+    let cpus = choose_cpus(&options.cpus)?;
+    let server = find_server(options.server_pid, target)?;
+    let setup = Setup {
+        parameters: parameters.clone(),
+        target,
+        run,
+        first_share: 0,
+        shares: cpus.len() as u32,
+        clock_offset_ns: 0,
+    };
+    let mut calibration = match &server {
+        Some(_) => Some(calibrate().map_err(|error| format!("the calibration failed: {error}"))?),
+        None => None,
+    };
+    let own_before = own_pss_bytes();
+    let mut clock_method = CLOCK_METHOD.to_owned();
+    let crew = if options.workers.is_empty() {
+        start_crew(&setup, &cpus, options.source_ip.as_deref(), descriptors_max)?
+    } else {
+        let workers = enlist(&options.workers, &setup)?;
+        clock_method = format!(
+            "the coordinator's CLOCK_MONOTONIC; {} planes on {} workers, whose clocks were placed in the \
+             middle of the shortest of 64 round trips: wrong by at most {:.1} us",
+            workers.planes,
+            options.workers.len(),
+            workers.clock_error_ns as f64 / 1e3
+        );
+        if !workers.are_local {
+            // The client halves are on other hosts.
+            calibration = None;
+        }
+        Crew::remote(workers.ports)
+    };
+    let mut observer = Observer::new(server, &parameters.admin, calibration, options.progress);
+    let mut findings = Findings::default();
+    let mut conductor = Conductor {
+        scenario: options.scenario,
+        parameters: &parameters,
+        levels: &levels,
+        crew: &crew,
+        observer: &mut observer,
+        findings: &mut findings,
+    };
+    let aborted = conductor.run().err().map(|abort| abort.to_string());
+    let own_bytes = own_pss_bytes().saturating_sub(own_before);
+    let process = observer.server();
+    let machine = Machine {
+        time_unix: started_unix.as_secs(),
+        kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+        cpu: cpu_model(),
+        cpus: std::thread::available_parallelism().map_or(0, usize::from),
+        descriptors_max,
+        loadgen_cpus: cpus,
+        server_cpus: process.map(|process| process.cpus.clone()).unwrap_or_default(),
+        server_pid: process.map(|process| process.pid),
+        commit: commit(),
+    };
+    drop(crew);
+    let last = findings.last.unwrap_or_else(crate::tally::Tally::new);
+    let mut counters = last.counters;
+    counters.lost = counters.lost.max(findings.steps.iter().map(|step| step.counters.lost).sum());
+    let passed = aborted.is_none() && findings.steps.first().is_some_and(|step| step.holds);
+    let report = Report {
+        format: FORMAT,
+        scenario: options.scenario.name().to_owned(),
+        command: std::env::args().collect(),
+        machine,
+        calibration,
+        memory_method: MEMORY_METHOD.to_owned(),
+        clock_method,
+        loadgen_us_per_delivery: findings.steps.first().and_then(|s| s.loadgen.us_per_delivery),
+        steps: findings.steps,
+        samples: findings.samples,
+        counters,
+        connect: Latency::of(&last.connect),
+        slippage: Latency::of(&last.slippage),
+        loadgen_bytes_per_viewer: own_bytes as f64 / f64::from(parameters.viewers),
+        highest: findings.highest,
+        troubles: last.troubles,
+        aborted,
+        passed,
+        parameters,
+    };
+    observer.end_progress();
+    println!("{}", table::summary(&report));
+    if let Some(folder) = &options.out {
+        files::write(folder, &report, &findings.histograms)
+            .map_err(|error| format!("cannot write the report to {}: {error}", folder.display()))?;
+    }
+    Ok(report.passed)
+}
+
+/// Serves coordinators until the process is ended.
+pub(crate) fn work(options: &Worker) -> Result<(), String> {
+    let descriptors_max = raise_descriptors()?;
+    let cpus = choose_cpus(&options.cpus)?;
+    let start =
+        |setup: &Setup| start_crew(setup, &cpus, options.source_ip.as_deref(), descriptors_max);
+    work_for(options.listen, cpus.len() as u32, start)
+        .map_err(|error| format!("cannot serve coordinators at {}: {error}", options.listen))
+}
+
+/// Starts this host's planes.
+fn start_crew(
+    setup: &Setup,
+    cpus: &[usize],
+    source_ip: Option<&str>,
+    descriptors_max: u64,
+) -> Result<Crew, String> {
+    let viewers = setup.parameters.viewers;
+    let sources = match source_ip {
+        Some(text) => clients::parse_sources(text)?,
+        None => clients::default_sources(setup.target, viewers),
+    };
+    clients::check_sources(&sources, viewers)?;
+    let plans = cpus.iter().zip(setup.first_share..).map(|(&cpu, share)| {
+        let plan = PlanePlan {
+            parameters: setup.parameters.clone(),
+            dialect: dialect(&setup.parameters),
+            target: setup.target,
+            sources: sources.clone(),
+            run: setup.run,
+            share: (share, setup.shares),
+            clock_offset_ns: setup.clock_offset_ns,
+            slots_per_ring: descriptors_max.min(u64::from(u32::MAX)) as u32,
+        };
+        (cpu, plan)
+    });
+    Crew::start(plans.collect()).map_err(|error| error.to_string())
+}
+
+fn find_server(pid: Option<u32>, target: SocketAddr) -> Result<Option<Process>, String> {
+    match pid {
+        Some(pid) => {
+            let process = Process::new(pid);
+            process.map(Some).ok_or_else(|| format!("there is no process {pid} on this host"))
+        }
+        None if target.ip().is_loopback() => Ok(Process::listening_at(target)),
+        None => Ok(None),
+    }
+}
+
+fn dialect(parameters: &Parameters) -> Dialect {
+    let given = |text: &String| (!text.is_empty()).then(|| text.clone());
+    match parameters.speak {
+        Speak::Json => Dialect::Json,
+        Speak::Rkyv => Dialect::Rkyv,
+        Speak::Generic => Dialect::Generic(Templates {
+            path: parameters.path.clone(),
+            hello: given(&parameters.hello),
+            publish: parameters.publish.clone(),
+            subprotocol: given(&parameters.subprotocol),
+        }),
+    }
+}
+
+fn resolve(target: &str) -> Result<SocketAddr, String> {
+    let addresses = target.to_socket_addrs();
+    let mut addresses =
+        addresses.map_err(|error| format!("{target:?} is not a host and port: {error}"))?;
+    addresses.next().ok_or_else(|| format!("{target:?} has no address"))
+}
+
+/// One plain connect, so that a wrong address is one sentence and not fifty thousand failures.
+fn reach(target: SocketAddr) -> Result<(), String> {
+    match std::net::TcpStream::connect_timeout(&target, Duration::from_secs(5)) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("cannot reach {target}: {}", clients::explain_connect(&error))),
+    }
+}
+
+/// Raises the soft limit of descriptors to the hard one.
+fn raise_descriptors() -> Result<u64, String> {
+    let limit = getrlimit(Resource::Nofile);
+    let maximum = limit.maximum.unwrap_or(1 << 20);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(maximum), maximum: limit.maximum })
+        .map_err(|error| {
+            format!("cannot raise RLIMIT_NOFILE to its hard limit {maximum}: {error}")
+        })?;
+    if maximum < 4_096 {
+        return Err(format!(
+            "the hard limit of descriptors is {maximum}; raise it to at least 4096 (ulimit -Hn, LimitNOFILE=)"
+        ));
+    }
+    Ok(maximum)
+}
+
+/// The CPUs for planes; the main thread goes there as well, away from the server.
+fn choose_cpus(wanted: &[usize]) -> Result<Vec<usize>, String> {
+    let count = std::thread::available_parallelism().map_or(1, usize::from);
+    let cpus = match wanted {
+        [] => vec![count - 1],
+        cpus => cpus.to_vec(),
+    };
+    pin(&cpus).map_err(|error| format!("cannot use CPUs {cpus:?}: {error}"))?;
+    Ok(cpus)
+}
+
+/// Keeps this thread, and those it starts, on `cpus`.
+pub(crate) fn pin(cpus: &[usize]) -> std::io::Result<()> {
+    let mut set = CpuSet::new();
+    for &cpu in cpus {
+        set.set(cpu);
+    }
+    Ok(sched_setaffinity(None, &set)?)
+}
+
+/// Prints what receiving costs, this tool's way and a plain epoll client's.
+pub(crate) fn floor(options: &FloorOptions) -> Result<bool, String> {
+    raise_descriptors()?;
+    let count = std::thread::available_parallelism().map_or(1, usize::from);
+    let receivers = options.cpu.unwrap_or(count - 1);
+    let others: Vec<usize> = (0..count).filter(|&cpu| cpu != receivers).collect();
+    if !others.is_empty() {
+        pin(&others).map_err(|error| format!("cannot use CPUs {others:?}: {error}"))?;
+    }
+    let floor = crate::floor::measure(receivers).map_err(|error| error.to_string())?;
+    let ratio = floor.ring_us / floor.epoll_us;
+    println!(
+        "CPU a received comment: epoll {:.2} us, loadgen {:.2} us, ratio {ratio:.2}",
+        floor.epoll_us, floor.ring_us
+    );
+    Ok(ratio <= 1.0)
+}
+
+fn own_pss_bytes() -> u64 {
+    Process::new(std::process::id()).map_or(0, |process| process.pss_bytes())
+}
+
+fn cpu_model() -> String {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let line = text.lines().find(|line| line.starts_with("model name"));
+    let name = line.and_then(|line| line.split_once(':')).map_or("unknown CPU", |(_, name)| name);
+    name.trim().to_owned()
+}
+
+/// The commit of the tree this runs in; none outside a repository or without git.
+fn commit() -> Option<String> {
+    let output = std::process::Command::new("git")
+        .args(["rev-parse", "--short=12", "HEAD"])
+        .stderr(std::process::Stdio::null())
+        .output()
+        .ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}

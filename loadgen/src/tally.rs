@@ -1,0 +1,254 @@
+//! What a plane counts and times. Plain numbers that can be added up over planes and hosts.
+
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+/// The longest latency a histogram holds, in microseconds: an hour. Longer ones count as this.
+const LATENCY_US_MAX: u64 = 3_600_000_000;
+
+/// Declares [`Counters`] with addition over all fields.
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $name:ident,)*) => {
+        /// Counted since the run began; only grows.
+        #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+        pub(crate) struct Counters { $($(#[doc = $doc])+ pub(crate) $name: u64,)* }
+
+        impl Counters {
+            /// Adds another plane's numbers.
+            pub(crate) fn add(&mut self, other: &Self) { $(self.$name += other.$name;)* }
+
+            /// What was counted after `earlier`.
+            pub(crate) fn since(&self, earlier: &Self) -> Self {
+                Self { $($name: self.$name.saturating_sub(earlier.$name),)* }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Connects begun.
+    connects_begun,
+    /// Connections that became live.
+    connects_done,
+    /// Connects that failed in the kernel (refused, timed out, no port left).
+    connects_failed,
+    /// Upgrades answered with another status than 101.
+    upgrades_refused,
+    /// Live connections that the server or the kernel ended although the scenario did not want it.
+    closed_unexpectedly,
+    /// Connections closed because the scenario wanted it.
+    closed_by_plan,
+    /// Bytes received after the upgrade.
+    bytes_received,
+    /// Comments received by viewers.
+    deliveries,
+    /// Comments received by deliberately slow viewers; not in `deliveries` and not timed.
+    deliveries_slow,
+    /// Comments received that this run did not post.
+    deliveries_foreign,
+    /// Comments parsed whole and compared byte for byte.
+    checked,
+    /// Comments handed to the kernel by publishers.
+    posts,
+    /// Posts acknowledged by the server.
+    acks,
+    /// Posts the server refused.
+    posts_refused,
+    /// Posts skipped because their publisher was not connected when they were due.
+    posts_skipped,
+    /// Comments that a connected viewer should have got and had not when the run ended, gap or not.
+    lost,
+    /// Comments covered by gap notices to ordinary viewers; a part of `lost`.
+    gap_comments,
+    /// Gap notices received by ordinary viewers.
+    gaps,
+    /// Comments covered by gap notices to deliberately slow viewers.
+    gap_comments_slow,
+    /// Comments that came after later ones.
+    reordered,
+    /// Comments that came twice.
+    duplicates,
+    /// Comments that differ from what others saw at the offset, or that an ack contradicts.
+    disagreements,
+    /// Messages or frames that break the protocol.
+    protocol_errors,
+    /// Resumes answered with everything since.
+    resumes_recovered,
+    /// Resumes the server could not honour in full.
+    resumes_incomplete,
+    /// Drain notices received.
+    drains,
+    /// Pings received and answered.
+    pings,
+    /// Receives that found the provided buffers used up and were retried.
+    buffers_exhausted,
+}
+
+/// A latency histogram in microseconds, three significant digits.
+pub(crate) fn latency_histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LATENCY_US_MAX, 3).expect("the bounds are valid constants")
+}
+
+/// Counts one latency; beyond the range it counts as the longest.
+pub(crate) fn record(histogram: &mut Histogram<u64>, latency_us: u64) {
+    histogram.saturating_record(latency_us.max(1));
+}
+
+/// A stretch of the schedule with its own histogram: comments belong to it by due instant.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Window {
+    /// First due instant, in monotonic nanoseconds.
+    pub(crate) from_ns: u64,
+    /// First due instant after it.
+    pub(crate) to_ns: u64,
+    /// Latencies of its comments, all viewers together.
+    #[serde(with = "compressed")]
+    pub(crate) latency: Histogram<u64>,
+}
+
+/// Everything a plane hands out: its numbers so far.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Tally {
+    pub(crate) counters: Counters,
+    /// Live connections now.
+    pub(crate) live: u64,
+    /// Viewers that have not reached the newest acknowledged offset of their event.
+    pub(crate) behind: u64,
+    /// Latencies since the last collection, by receipt.
+    #[serde(with = "compressed")]
+    pub(crate) recent: Histogram<u64>,
+    /// How late posts left, after their due instant.
+    #[serde(with = "compressed")]
+    pub(crate) slippage: Histogram<u64>,
+    /// From due instant to ack.
+    #[serde(with = "compressed")]
+    pub(crate) ack: Histogram<u64>,
+    /// From connect to live.
+    #[serde(with = "compressed")]
+    pub(crate) connect: Histogram<u64>,
+    /// By window, in the order they were opened.
+    pub(crate) windows: Vec<Window>,
+    /// CPU time of the plane's thread, in microseconds; added up over planes.
+    pub(crate) cpu_us: u64,
+    /// That of the busiest plane.
+    pub(crate) cpu_us_max: u64,
+    /// First error texts, at most a few.
+    pub(crate) troubles: Vec<String>,
+}
+
+impl Tally {
+    pub(crate) fn new() -> Self {
+        Self {
+            counters: Counters::default(),
+            live: 0,
+            behind: 0,
+            recent: latency_histogram(),
+            slippage: latency_histogram(),
+            ack: latency_histogram(),
+            connect: latency_histogram(),
+            windows: Vec::new(),
+            cpu_us: 0,
+            cpu_us_max: 0,
+            troubles: Vec::new(),
+        }
+    }
+
+    /// Counts one delivery's latency: in the stretch it was due in, and in the current second.
+    pub(crate) fn delivered(&mut self, due_ns: u64, now_ns: u64) {
+        let latency_us = now_ns.saturating_sub(due_ns) / 1_000;
+        record(&mut self.recent, latency_us);
+        let due_in = |window: &&mut Window| window.from_ns <= due_ns && due_ns < window.to_ns;
+        if let Some(window) = self.windows.iter_mut().rev().find(due_in) {
+            record(&mut window.latency, latency_us);
+        }
+    }
+}
+
+impl Tally {
+    /// Adds another plane's tally.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        const SAME: &str = "all histograms have the same bounds";
+        self.counters.add(&other.counters);
+        self.live += other.live;
+        self.behind += other.behind;
+        self.recent.add(&other.recent).expect(SAME);
+        self.slippage.add(&other.slippage).expect(SAME);
+        self.ack.add(&other.ack).expect(SAME);
+        self.connect.add(&other.connect).expect(SAME);
+        for (at, window) in other.windows.iter().enumerate() {
+            match self.windows.get_mut(at) {
+                Some(mine) => mine.latency.add(&window.latency).expect(SAME),
+                None => self.windows.push(window.clone()),
+            }
+        }
+        self.cpu_us += other.cpu_us;
+        self.cpu_us_max = self.cpu_us_max.max(other.cpu_us_max);
+        for trouble in &other.troubles {
+            if !self.troubles.contains(trouble) {
+                self.troubles.push(trouble.clone());
+            }
+        }
+    }
+}
+
+/// Histograms between hosts: HdrHistogram's own compressed form.
+mod compressed {
+    use hdrhistogram::Histogram;
+    use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer};
+    use serde::{Deserialize, de, ser};
+
+    pub(super) fn serialize<S: ser::Serializer>(
+        histogram: &Histogram<u64>,
+        out: S,
+    ) -> Result<S::Ok, S::Error> {
+        let mut bytes = Vec::new();
+        let done = V2DeflateSerializer::new().serialize(histogram, &mut bytes);
+        done.map_err(ser::Error::custom)?;
+        out.collect_seq(bytes)
+    }
+
+    pub(super) fn deserialize<'de, D: de::Deserializer<'de>>(
+        from: D,
+    ) -> Result<Histogram<u64>, D::Error> {
+        let bytes = Vec::<u8>::deserialize(from)?;
+        let histogram = Deserializer::new().deserialize(&mut &bytes[..]);
+        // Same bounds as all others, so that they can be added.
+        let mut whole = super::latency_histogram();
+        let sent: Histogram<u64> = histogram.map_err(de::Error::custom)?;
+        whole.add(&sent).map_err(de::Error::custom)?;
+        Ok(whole)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tally_survives_the_way_between_hosts_and_adds_up() {
+        let mut tally = Tally::new();
+        tally.windows.push(Window { from_ns: 0, to_ns: 100, latency: latency_histogram() });
+        tally.delivered(50, 5_000_000);
+        tally.delivered(100, 9_000_000);
+        tally.counters.posts = 3;
+        let text = serde_json::to_string(&tally).unwrap();
+        let mut sum: Tally = serde_json::from_str(&text).unwrap();
+        assert_eq!((sum.recent.len(), sum.windows[0].latency.len()), (2, 1));
+        sum.merge(&tally);
+        assert_eq!((sum.recent.len(), sum.windows[0].latency.len(), sum.counters.posts), (4, 2, 6));
+    }
+
+    #[test]
+    fn comments_count_in_the_window_they_were_due_in() {
+        let mut tally = Tally::new();
+        for from_ns in [1_000, 2_000] {
+            let latency = latency_histogram();
+            tally.windows.push(Window { from_ns, to_ns: from_ns + 1_000, latency });
+        }
+        for due_ns in [999, 1_000, 1_999, 2_000, 2_999, 3_000] {
+            tally.delivered(due_ns, 10_000_000);
+        }
+        let counts: Vec<u64> = tally.windows.iter().map(|w| w.latency.len()).collect();
+        assert_eq!(counts, [2, 2]);
+    }
+}

@@ -1,0 +1,108 @@
+//! Several processes as one load generator, other servers, two runs side by side.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod support;
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use support::{Double, folder, loadgen, outcome, report};
+
+/// A worker process and its address.
+struct Worker {
+    child: Child,
+    address: String,
+}
+
+impl Worker {
+    fn start() -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_uproar-loadgen"))
+            .args(["worker", "--listen", "127.0.0.1:0"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut address = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut address).unwrap();
+        Self { child, address: address.trim().to_owned() }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // It serves until it is ended; a second kill of an ended one is no harm.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn two_workers_share_one_scenario_and_their_numbers_add_up() {
+    let double = Double::start(&[]);
+    let (first, second) = (Worker::start(), Worker::start());
+    let out = folder("fleet-workers");
+    let output = loadgen("hot", &double.address)
+        .args(["--viewers", "200", "--rate", "20", "--duration-secs", "1.5", "--workers"])
+        .arg(format!("{},{}", first.address, second.address))
+        .arg("--out")
+        .arg(&out)
+        .output()
+        .unwrap();
+    let (text, passed) = outcome(&output);
+    assert!(passed, "{text}");
+    let report = report(&out);
+    let counters = &report["steps"][0]["counters"];
+    let (posts, deliveries) = (counters["posts"].as_u64(), counters["deliveries"].as_u64());
+    assert_eq!(deliveries, posts.map(|posts| posts * 200), "{text}");
+    assert!(report["clock_method"].as_str().unwrap().contains("2 planes on 2 workers"));
+    assert!(report["steps"][0]["latency"]["p50"].as_f64() < Some(1.0), "{text}");
+}
+
+#[test]
+fn a_server_without_a_protocol_of_its_own_is_driven_by_templates() {
+    let double = Double::start(&["plain"]);
+    let out = folder("fleet-generic");
+    let output = loadgen("hot", &double.address)
+        .args(["--speak", "generic", "--publishers", "1", "--path", "/any/x/{event}"])
+        .args(["--publish", "{\"n\":{sequence},\"say\":\"{marker}\"}"])
+        .args(["--viewers", "100", "--rate", "20", "--duration-secs", "1", "--out"])
+        .arg(&out)
+        .output()
+        .unwrap();
+    let (text, passed) = outcome(&output);
+    assert!(passed, "{text}");
+    let counters = &report(&out)["steps"][0]["counters"];
+    let (posts, deliveries) = (counters["posts"].as_u64(), counters["deliveries"].as_u64());
+    assert!(posts > Some(15), "{text}");
+    assert_eq!(deliveries, posts.map(|posts| posts * 100), "{text}");
+}
+
+#[test]
+fn two_runs_are_set_side_by_side() {
+    let double = Double::start(&[]);
+    let folders = ["fleet-a", "fleet-b"].map(folder);
+    for (out, viewers) in folders.iter().zip(["50", "100"]) {
+        let output = loadgen("hot", &double.address)
+            .args(["--viewers", viewers, "--rate", "20", "--duration-secs", "0.5", "--out"])
+            .arg(out)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", outcome(&output).0);
+    }
+    let page = folders[1].join("compare.html");
+    let output = Command::new(env!("CARGO_BIN_EXE_uproar-loadgen"))
+        .arg("compare")
+        .args(&folders)
+        .arg("--html")
+        .arg(&page)
+        .output()
+        .unwrap();
+    let (text, done) = outcome(&output);
+    assert!(done, "{text}");
+    assert!(text.contains("A viewers              = 50"), "{text}");
+    assert!(text.contains("B viewers              = 100"), "{text}");
+    let deliveries = text.lines().find(|line| line.starts_with("deliveries a second")).unwrap();
+    let ratio: f64 = deliveries.split_whitespace().last().unwrap().parse().unwrap();
+    assert!((1.5..2.5).contains(&ratio), "{text}");
+    assert!(std::fs::read_to_string(page).unwrap().matches("<svg").count() >= 5);
+}

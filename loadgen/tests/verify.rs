@@ -1,0 +1,99 @@
+//! What the load generator notices: each kind of damage, one delivery in ten thousand.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod support;
+
+use support::{Double, folder, loadgen, outcome, report};
+
+/// Thirty thousand deliveries, of which three are damaged.
+fn counters_with(fault: &str) -> (serde_json::Value, bool, String) {
+    let double = Double::start(&[fault, "10000"]);
+    let out = folder(&format!("verify-{fault}"));
+    let output = loadgen("hot", &double.address)
+        .args(["--viewers", "500", "--rate", "40", "--duration-secs", "1.5"])
+        .args(["--drain-secs", "1", "--out"])
+        .arg(&out)
+        .output()
+        .unwrap();
+    let (text, passed) = outcome(&output);
+    (report(&out)["steps"][0]["counters"].clone(), passed, text)
+}
+
+#[test]
+fn one_dropped_comment_in_ten_thousand_is_noticed() {
+    let (counters, passed, text) = counters_with("drop");
+    assert!(!passed && counters["lost"].as_u64() >= Some(1), "{text}");
+    assert_eq!((&counters["duplicates"], &counters["reordered"]), (&0.into(), &0.into()));
+}
+
+#[test]
+fn one_reordered_comment_in_ten_thousand_is_noticed() {
+    let (counters, passed, text) = counters_with("reorder");
+    assert!(!passed && counters["reordered"].as_u64() >= Some(1), "{text}");
+    assert_eq!(counters["duplicates"], 0);
+}
+
+#[test]
+fn one_duplicate_in_ten_thousand_is_noticed() {
+    let (counters, passed, text) = counters_with("duplicate");
+    assert!(!passed && counters["duplicates"].as_u64() >= Some(1), "{text}");
+    assert_eq!(counters["lost"], 0);
+}
+
+#[test]
+fn one_comment_in_ten_thousand_that_is_not_the_one_others_saw_is_noticed() {
+    let (counters, passed, text) = counters_with("rewrite");
+    assert!(!passed && counters["disagreements"].as_u64() >= Some(1), "{text}");
+}
+
+#[test]
+fn a_faultless_server_passes_and_everything_adds_up() {
+    let double = Double::start(&[]);
+    let out = folder("verify-none");
+    let output = loadgen("hot", &double.address)
+        .args(["--viewers", "300", "--events", "3", "--rate", "10", "--duration-secs", "1"])
+        .args(["--slo", "loss=0,connections>=300,closed=0,p99<5s", "--out"])
+        .arg(&out)
+        .output()
+        .unwrap();
+    let (text, passed) = outcome(&output);
+    assert!(passed, "{text}");
+    let report = report(&out);
+    let counters = &report["steps"][0]["counters"];
+    let (posts, deliveries) = (counters["posts"].as_u64(), counters["deliveries"].as_u64());
+    assert_eq!(counters["acks"].as_u64(), posts);
+    assert_eq!(deliveries, posts.map(|posts| posts * 100), "100 viewers watch each event");
+    assert_eq!(report["steps"][0]["verdicts"].as_array().map(Vec::len), Some(4));
+    for file in ["report.html", "steady.hgrm", "steady.hdr"] {
+        assert!(out.join(file).metadata().is_ok_and(|meta| meta.len() > 100), "{file}");
+    }
+}
+
+#[test]
+fn a_broken_service_level_is_the_exit_code() {
+    let double = Double::start(&[]);
+    let output = loadgen("hot", &double.address)
+        .args(["--viewers", "50", "--duration-secs", "1", "--slo", "connections>=51"])
+        .output()
+        .unwrap();
+    let (text, _) = outcome(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("BROKEN  connections>=51"), "{text}");
+}
+
+#[test]
+fn viewers_that_resume_get_every_comment_exactly_once() {
+    let double = Double::start(&[]);
+    let out = folder("verify-resume");
+    let output = loadgen("resume", &double.address)
+        .args(["--viewers", "200", "--events", "4", "--rate", "20", "--duration-secs", "2"])
+        .args(["--bounce-share", "0.5", "--bounce-secs", "0.5", "--out"])
+        .arg(&out)
+        .output()
+        .unwrap();
+    let (text, passed) = outcome(&output);
+    assert!(passed, "{text}");
+    let counters = &report(&out)["steps"][0]["counters"];
+    assert!(counters["resumes_recovered"].as_u64() > Some(100), "{text}");
+    assert_eq!(counters["resumes_incomplete"], 0);
+}
