@@ -20,7 +20,9 @@ use crate::table::Id;
 use crate::time::Now;
 
 /// Sends of one chunk: enough to make the submission cheap, few enough for reads in between.
-pub const CHUNK_SENDS_MAX: usize = 256;
+pub const CHUNK_SENDS_MAX: usize = 128;
+/// What a feed may put into a chunk at least, however many others wait.
+const TURN_SENDS_MIN: usize = 16;
 /// The most log bytes of one send: about what an empty send buffer takes.
 const RUN_BYTES_MAX: u32 = 16 * 1024;
 /// The most private bytes of one send.
@@ -201,12 +203,15 @@ impl Engine {
             let Some(id) = self.fanout.ready.pop_front() else { break };
             self.serve(now, id, chunk);
         }
-        for _ in 0..self.fanout.running() {
+        // Feeds share the chunk: a small room does not wait for a hot one to fill it.
+        let turns = self.fanout.running();
+        let share = (chunk.sends_max / turns.max(1)).max(TURN_SENDS_MIN);
+        for _ in 0..turns {
             if chunk.is_full() {
                 break;
             }
             let Some(key) = self.fanout.next_running() else { break };
-            self.advance_pass(now, key, chunk);
+            self.advance_pass(now, key, chunk, share);
         }
     }
 
@@ -250,8 +255,9 @@ impl Engine {
         }
     }
 
-    /// Gives a running feed its turn: visits members until the chunk is full or the pass is over.
-    fn advance_pass(&mut self, now: Now, key: FeedKey, chunk: &mut Chunk) {
+    /// Gives a running feed its turn: visits members until it has made `share` sends, the chunk is
+    /// full or the pass is over.
+    fn advance_pass(&mut self, now: Now, key: FeedKey, chunk: &mut Chunk, share: usize) {
         let is_derived = self.derive_step(key.room);
         let Some(room) = self.rooms.table.get_mut(key.room) else { return };
         let Some(feed) = room.feed_mut(key.codec()) else { return };
@@ -266,7 +272,7 @@ impl Engine {
         let stop = pass.remaining.saturating_sub(VISITS_MAX);
         let (mut behind, mut lagged) = (Vec::new(), Vec::new());
         let first = chunk.deliveries.len();
-        while pass.remaining > stop && !chunk.is_full() {
+        while pass.remaining > stop && !chunk.is_full() && chunk.deliveries.len() - first < share {
             pass.remaining -= 1;
             let member = &mut members[pass.remaining];
             if member.is_held() || member.cursor >= log.end() {
