@@ -69,6 +69,9 @@ pub(crate) fn run() -> Result<(), Failure> {
     if let Some(cpu) = plan.target.cpu {
         probe::pin(cpu)?;
     }
+    if plan.role == Role::Publishers {
+        probe::go_first();
+    }
     if let Role::Offenders { per_second } = plan.role {
         return churn::run(&plan, per_second);
     }

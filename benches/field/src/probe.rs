@@ -14,6 +14,12 @@ pub(crate) fn pin(cpu: usize) -> rustix::io::Result<()> {
     sched_setaffinity(None, &set)
 }
 
+/// Lets this process run before the viewers on the same CPU, where that is allowed: a comment that is posted late
+/// because they are busy would count as the server's latency.
+pub(crate) fn go_first() {
+    let _ = rustix::process::setpriority_process(None, -15);
+}
+
 /// Has the kernel end this process when its parent ends.
 pub(crate) fn end_with_parent() -> rustix::io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
