@@ -116,9 +116,13 @@ impl Observer {
         let percent = |after: u64, before: u64| (after - before) as f64 / micros * 100.0;
         let process_percent = percent(end.cpu.process_us, start.cpu.process_us);
         let irq_percent = percent(end.cpu.irq_us, start.cpu.irq_us);
-        let cpu_percent = (process_percent + irq_percent) / server.cpus.len().max(1) as f64;
         let busy_percent = percent(end.cpu.busy_us, start.cpu.busy_us);
-        let disturbed_percent = busy_percent / server.cpus.len().max(1) as f64 - cpu_percent;
+        // Where the kernel does not account interrupts apart, the scheduler's time contains the
+        // softirqs already; then the sum would exceed all that the CPUs did.
+        let used_percent = (process_percent + irq_percent).min(busy_percent.max(process_percent));
+        let cpus = server.cpus.len().max(1) as f64;
+        let cpu_percent = used_percent / cpus;
+        let disturbed_percent = busy_percent / cpus - cpu_percent;
         let process_us = (end.cpu.process_us - start.cpu.process_us) as f64;
         let each = |bytes: f64| bytes / connections.max(1) as f64;
         let client_half = self.calibration.map_or(0.0, |c| c.client_half_bytes);

@@ -93,7 +93,7 @@ pub(crate) struct Step {
 /// What the server used in a window.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ServerUse {
-    /// Process and softirq time, in percent of its CPUs.
+    /// Process and softirq time, in percent of its CPUs, no more than these were busy.
     pub(crate) cpu_percent: f64,
     /// Scheduler time of the process alone, in percent of one CPU.
     pub(crate) process_percent: f64,
