@@ -500,7 +500,7 @@ fn taken(result: i32) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result))
 }
 
-fn explain_setup(error: &io::Error) -> io::Error {
+pub(crate) fn explain_setup(error: &io::Error) -> io::Error {
     let advice = match error.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => {
             "io_uring is disabled or blocked; set kernel.io_uring_disabled=0 and allow \
