@@ -223,6 +223,31 @@ fn a_whole_life_is_told_to_the_service_manager() {
 }
 
 #[test]
+fn a_manager_that_hangs_does_not_hold_up_the_drain() {
+    let scratch = Scratch::new("hangs");
+    let mut manager = Manager::new(&scratch);
+    let listen = any_port();
+    let mut command = uproar();
+    // Messages every 20 ms fill the queue of a socket that nobody reads, which holds ten or so.
+    command.env("NOTIFY_SOCKET", &manager.path).env("WATCHDOG_USEC", "60000");
+    let address = listen.to_string();
+    let drain = ["--drain-spread-ms", "100", "--drain-deadline-ms", "2000"];
+    let mut server =
+        Server::start(command, &[&["--listen", &address, "--admin", "off"][..], &drain].concat());
+    manager.until("READY=1");
+    for _ in 0..40 {
+        assert_eq!(get(listen, "/ready").unwrap(), 200);
+        thread::park_timeout(Duration::from_millis(20));
+    }
+    server.signal(Signal::TERM);
+    let deadline = Instant::now() + PATIENCE;
+    while server.0.try_wait().unwrap().is_none() {
+        assert!(Instant::now() < deadline, "the drain ends by its deadline");
+        thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
+#[test]
 fn a_shard_that_stops_turning_stops_the_watchdog() {
     let scratch = Scratch::new("stall");
     let mut manager = Manager::new(&scratch);
