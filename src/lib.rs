@@ -5,3 +5,4 @@ pub mod control;
 pub mod doctor;
 pub mod link;
 pub mod shard;
+pub mod top;

@@ -26,6 +26,7 @@ pub fn command() -> Command {
              the file. SIGTERM drains and ends; SIGHUP reads the file again.",
         ))
         .subcommand(doctor())
+        .subcommand(top())
         .subcommand(tail())
         .subcommand(post())
         .subcommand(config())
@@ -108,6 +109,27 @@ fn doctor() -> Command {
     .after_help(
         "Changes nothing. Exit code 0: the target fits; 1: it does not; 78: wrong configuration.",
     )
+}
+
+fn top() -> Command {
+    Command::new("top")
+        .about("Watch a running node, from its admin port")
+        .arg(url("http://127.0.0.1:8081").help("The node's admin address"))
+        .arg(
+            Arg::new("interval")
+                .long("interval")
+                .value_name("SECONDS")
+                .value_parser(value_parser!(u64).range(1..=3_600))
+                .default_value("2")
+                .help("Time between two looks"),
+        )
+        .arg(
+            Arg::new("frames")
+                .long("frames")
+                .value_name("COUNT")
+                .value_parser(value_parser!(u64).range(1..))
+                .help("Stop after so many looks; never if absent"),
+        )
 }
 
 fn url(default: &'static str) -> Arg {
