@@ -2,5 +2,7 @@
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod doctor;
 pub mod link;
 pub mod shard;
+pub mod top;

@@ -25,6 +25,8 @@ pub fn command() -> Command {
              frame_bytes_max and UPROAR_FRAME_BYTES_MAX. Flags win over variables, variables over \
              the file. SIGTERM drains and ends; SIGHUP reads the file again.",
         ))
+        .subcommand(doctor())
+        .subcommand(top())
         .subcommand(tail())
         .subcommand(post())
         .subcommand(config())
@@ -77,6 +79,57 @@ fn flag(setting: &'static Setting) -> Arg {
         Kind::Switch => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
         _ => arg,
     }
+}
+
+fn doctor() -> Command {
+    let connections = Arg::new("target_connections")
+        .long("target-connections")
+        .value_name("CONNECTIONS")
+        .help("Check for this many connections instead of connections_max");
+    let pid = Arg::new("pid")
+        .long("pid")
+        .value_name("PID")
+        .value_parser(value_parser!(u32))
+        .help("Check the limits of a running node instead of this shell's, as in --pid $(systemctl show -P MainPID uproar)");
+    let json = Arg::new("json")
+        .long("json")
+        .action(clap::ArgAction::SetTrue)
+        .help("Print everything as one JSON object");
+    let sysctl = Arg::new("sysctl")
+        .long("sysctl")
+        .action(clap::ArgAction::SetTrue)
+        .conflicts_with("json")
+        .help("Print only a sysctl.d file with what the target needs, for tuning/apply --from");
+    settings(Command::new("doctor").about("Check this host for the configured target").args([
+        connections,
+        pid,
+        json,
+        sysctl,
+    ]))
+    .after_help(
+        "Changes nothing. Exit code 0: the target fits; 1: it does not; 78: wrong configuration.",
+    )
+}
+
+fn top() -> Command {
+    Command::new("top")
+        .about("Watch a running node, from its admin port")
+        .arg(url("http://127.0.0.1:8081").help("The node's admin address"))
+        .arg(
+            Arg::new("interval")
+                .long("interval")
+                .value_name("SECONDS")
+                .value_parser(value_parser!(u64).range(1..=3_600))
+                .default_value("2")
+                .help("Time between two looks"),
+        )
+        .arg(
+            Arg::new("frames")
+                .long("frames")
+                .value_name("COUNT")
+                .value_parser(value_parser!(u64).range(1..))
+                .help("Stop after so many looks; never if absent"),
+        )
 }
 
 fn url(default: &'static str) -> Arg {

@@ -1,4 +1,4 @@
-//! The command line: `serve`, `tail`, `post`, `config`.
+//! The command line: `serve`, `doctor`, `top`, `tail`, `post`, `config`.
 //!
 //! Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 a usage
 //! error (clap's), 78 a configuration that cannot work (EX_CONFIG of sysexits.h).
@@ -7,8 +7,10 @@
 
 mod command;
 mod config_command;
+mod doctor;
 mod post;
 mod tail;
+mod top;
 mod url;
 
 use std::io::{self, Write};
@@ -41,7 +43,9 @@ pub fn main() -> ExitCode {
     match matches.subcommand() {
         Some(("serve", args)) => run_server(command::sources(args, std::env::vars_os())),
         Some(("config", args)) => config_command::run(args),
+        Some(("doctor", args)) => doctor::run(args),
         Some(("tail", args)) => finish(tail::run(&tail::Options::from_args(args))),
+        Some(("top", args)) => finish(top::run(args)),
         Some(("post", args)) => finish(post::run(&post::Options::from_args(args))),
         _ => unreachable!("clap demands one of the subcommands"),
     }

@@ -106,6 +106,9 @@ server_settings! {
         log_format: LogFormat = "auto", Kind::Choice(&["auto", "human", "json"]), Restart,
             "How log lines look: `human`, `json` (one object a line), or `auto`, which is human \
              on a terminal and JSON otherwise. Logs go to stderr.";
+        stall_after_ms: u32 = "0",
+            Kind::Number { unit: "ms", min: 0, max: 3_600_000 }, Restart, hidden true,
+            "Test only: shard 0 stops turning this long after it started. 0 is never.";
         conformance_echo: bool = "false", Kind::Switch, Restart, hidden true,
             "Test only: answer every message with itself instead of joining a room.";
     }

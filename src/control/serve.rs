@@ -60,6 +60,7 @@ pub fn serve(sources: Sources) -> Result<Ended, StartError> {
         listeners,
         limits: loaded.config.limits.clone(),
         mesh_messages_max: loaded.config.server.mesh_messages_max as usize,
+        stall_after_ms: loaded.config.server.stall_after_ms,
         conformance_echo: loaded.config.server.conformance_echo,
     };
     let shards = shard::launch(plan, sender)?;

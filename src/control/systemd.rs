@@ -1,14 +1,35 @@
 //! The service manager's notify protocol (sd_notify(3)). Without one, all of this does nothing.
 
+use std::env;
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tracing::debug;
 
+/// How long a message may wait for a manager whose queue is full. The crate's own sending waits
+/// for ever, and a manager that hangs would then hold up the drain past its deadline.
+const SEND_MAX: Duration = Duration::from_millis(100);
+
 fn notify(states: &[NotifyState<'_>]) {
-    if let Err(why) = sd_notify::notify(states) {
+    if let Err(why) = send(states) {
         debug!(%why, "the service manager could not be notified");
     }
+}
+
+fn send(states: &[NotifyState<'_>]) -> io::Result<()> {
+    let Some(path) = env::var_os("NOTIFY_SOCKET") else { return Ok(()) };
+    let manager = match path.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(&path)?,
+    };
+    let text: String = states.iter().map(|state| format!("{state}\n")).collect();
+    let socket = UnixDatagram::unbound()?;
+    socket.set_write_timeout(Some(SEND_MAX))?;
+    socket.send_to_addr(text.as_bytes(), &manager).map(|_| ())
 }
 
 /// Every shard accepts.

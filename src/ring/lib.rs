@@ -22,5 +22,6 @@ mod wake;
 pub use buffers::Buffer;
 pub use event::{Event, Key};
 pub use outgoing::Outgoing;
+pub use probe::{Feature, features};
 pub use ring::{ACCEPTS_MAX, Ring, RingAddress, RingConfig, SEND_CHUNK_MAX, Slot};
 pub use wake::{Sleeper, Wake, Waker};

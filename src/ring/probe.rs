@@ -18,19 +18,45 @@ const NEEDED: &[(u8, &str)] = &[
     (opcode::Timeout::CODE, "TIMEOUT"),
 ];
 
-/// Refuses a kernel that lacks an operation, in one sentence.
-pub(crate) fn check(ring: &IoUring) -> io::Result<()> {
+/// One thing that rings need, and whether the kernel has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Feature {
+    /// Its name in the kernel's headers, without prefix.
+    pub name: &'static str,
+    /// Whether it is there.
+    pub is_there: bool,
+}
+
+/// Sets up a small ring as shards do and asks what it can.
+///
+/// # Errors
+/// In one sentence: io_uring is disabled or blocked, the kernel is too old, or a limit is too low.
+pub fn features() -> io::Result<Vec<Feature>> {
+    let mut builder = IoUring::builder();
+    builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
+    let ring = builder.build(8).map_err(|error| crate::ring::explain_setup(&error))?;
+    of(&ring)
+}
+
+fn of(ring: &IoUring) -> io::Result<Vec<Feature>> {
     let mut probe = Probe::new();
     ring.submitter().register_probe(&mut probe)?;
-    let missing: Vec<&str> = NEEDED
-        .iter()
-        .filter(|(code, _)| !probe.is_supported(*code))
-        .map(|(_, name)| *name)
-        .collect();
-    if missing.is_empty() && ring.params().is_feature_skip_cqe_on_success() {
+    let operation = |&(code, name): &(u8, _)| Feature { name, is_there: probe.is_supported(code) };
+    let mut features: Vec<Feature> = NEEDED.iter().map(operation).collect();
+    let is_there = ring.params().is_feature_skip_cqe_on_success();
+    features.push(Feature { name: "CQE_SKIP", is_there });
+    Ok(features)
+}
+
+/// Refuses a kernel that lacks a feature, in one sentence.
+pub(crate) fn check(ring: &IoUring) -> io::Result<()> {
+    let features = of(ring)?;
+    let missing: Vec<&str> =
+        features.iter().filter(|feature| !feature.is_there).map(|feature| feature.name).collect();
+    if missing.is_empty() {
         return Ok(());
     }
-    let missing = if missing.is_empty() { "CQE_SKIP".to_owned() } else { missing.join(", ") };
+    let missing = missing.join(", ");
     Err(io::Error::new(
         io::ErrorKind::Unsupported,
         format!("this kernel's io_uring lacks {missing}; run Linux 6.8 or newer"),

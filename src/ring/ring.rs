@@ -500,13 +500,16 @@ fn taken(result: i32) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result))
 }
 
-fn explain_setup(error: &io::Error) -> io::Error {
+pub(crate) fn explain_setup(error: &io::Error) -> io::Error {
     let advice = match error.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => {
             "io_uring is disabled or blocked; set kernel.io_uring_disabled=0 and allow \
              io_uring_setup, io_uring_enter and io_uring_register in the seccomp profile"
         }
-        Some(libc::ENOSYS) => "this kernel has no io_uring; run Linux 6.8 or newer",
+        Some(libc::ENOSYS) => {
+            "io_uring is missing: this kernel is too old (run Linux 6.8 or newer), or a container's \
+             seccomp profile hides it (allow io_uring_setup, io_uring_enter, io_uring_register)"
+        }
         Some(libc::EINVAL) => "this kernel's io_uring is too old; run Linux 6.8 or newer",
         Some(libc::ENOMEM) => "not enough lockable memory for a ring; raise RLIMIT_MEMLOCK",
         _ => "the ring could not be set up",

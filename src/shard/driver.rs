@@ -37,6 +37,8 @@ pub(super) struct Start {
     pub(super) cpu: usize,
     pub(super) node_name: String,
     pub(super) limits: Limits,
+    /// For tests: stop turning after this time.
+    pub(super) stalls_after: Option<Duration>,
     pub(super) conformance_echo: bool,
     pub(super) slots_per_ring: u32,
     pub(super) listeners: Vec<TcpListener>,
@@ -76,6 +78,8 @@ pub(super) struct Driver {
     events: Vec<Event>,
     started: Instant,
     slept_us: u64,
+    /// For tests: when the shard stops turning; `u64::MAX`: never.
+    stall_us: u64,
     next_tick_us: u64,
     /// When the earliest timer in flight fires; `u64::MAX`: there is none.
     timer_us: u64,
@@ -122,6 +126,9 @@ impl Driver {
             events: Vec::with_capacity(EVENTS_MAX),
             started: start.started,
             slept_us: 0,
+            stall_us: start
+                .stalls_after
+                .map_or(u64::MAX, |after| now.mono_us + after.as_micros() as u64),
             next_tick_us: now.mono_us,
             timer_us: u64::MAX,
         }
@@ -235,6 +242,9 @@ impl Driver {
     fn tick(&mut self, now: Now) {
         if now.mono_us < self.next_tick_us {
             return;
+        }
+        while now.mono_us >= self.stall_us {
+            std::thread::park();
         }
         self.next_tick_us = (now.mono_us / TICK_US + 1) * TICK_US;
         let busy_permille = self.load.sample(now.mono_us, self.slept_us);

@@ -60,6 +60,8 @@ pub struct Plan {
     pub limits: Limits,
     /// Messages that may wait on a mesh link.
     pub mesh_messages_max: usize,
+    /// For tests: shard 0 stops turning this long after it started, in milliseconds; 0: never.
+    pub stall_after_ms: u32,
     /// Answer every message with itself instead of joining a room: the conformance suite's path.
     pub conformance_echo: bool,
 }
@@ -144,6 +146,8 @@ pub fn launch(plan: Plan, handovers: mpsc::Sender<Handover>) -> Result<Shards, L
             cpu: plan.cpus[shard],
             node_name: plan.node.clone(),
             limits: plan.limits.clone(),
+            stalls_after: (shard == 0 && plan.stall_after_ms > 0)
+                .then(|| Duration::from_millis(plan.stall_after_ms.into())),
             conformance_echo: plan.conformance_echo,
             slots_per_ring: plan.slots_per_ring,
             listeners,

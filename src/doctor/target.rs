@@ -1,0 +1,67 @@
+//! What the configuration asks of a host, before the host has a say.
+
+use std::net::SocketAddr;
+
+use serde::Serialize;
+
+use crate::config::{Config, Loaded};
+use crate::control::{Host, Layout, SLOTS_PER_RING_MAX, SLOTS_SPARE};
+
+/// The target, with everything the checks compare against.
+#[derive(Clone, Debug, Serialize)]
+pub struct Target {
+    /// Live connections on the node.
+    pub connections: u64,
+    /// CPUs of the shards, one each.
+    pub cpus: Vec<usize>,
+    /// Rings of each shard at the most slots a ring can have.
+    pub rings_per_shard: u64,
+    /// Connections waiting for accept, per listener.
+    pub accept_backlog: u64,
+    /// SO_SNDBUF of each connection.
+    pub send_buffer_bytes: u64,
+    /// Plain HTTP requests at the same time.
+    pub http_connections: u64,
+    /// All logs together.
+    pub log_bytes: u64,
+    /// Where viewers connect.
+    pub listen: SocketAddr,
+    /// The admin port, if it is on.
+    pub admin: Option<SocketAddr>,
+    /// What the node itself would say about this host at start.
+    #[serde(skip)]
+    pub layout: Result<Layout, String>,
+}
+
+impl Target {
+    /// The target of a configuration on a host.
+    #[must_use]
+    pub fn new(loaded: &Loaded, host: &Host) -> Self {
+        let Config { server, limits } = &loaded.config;
+        let connections = u64::from(limits.connections_max);
+        let allowed = server.cpus.as_ref().map_or(&host.cpus, |list| &list.0);
+        let shards = server.shards.map_or(allowed.len(), |shards| shards as usize);
+        let needed = (connections + SLOTS_SPARE).div_ceil(SLOTS_PER_RING_MAX);
+        let layout = Layout::new(loaded, host);
+        // The host's own limit may ask for more rings than the widest ones would.
+        let planned = layout.as_ref().map_or(needed, |layout| layout.rings_per_shard.into());
+        Self {
+            connections,
+            cpus: allowed.iter().copied().cycle().take(shards).collect(),
+            rings_per_shard: planned,
+            accept_backlog: server.accept_backlog.into(),
+            send_buffer_bytes: server.send_buffer_bytes.into(),
+            http_connections: server.http_connections_max.into(),
+            log_bytes: limits.log_bytes_max,
+            listen: server.listen,
+            admin: server.admin,
+            layout: layout.map_err(|problem| problem.to_string()),
+        }
+    }
+
+    /// How many shards.
+    #[must_use]
+    pub fn shards(&self) -> u64 {
+        self.cpus.len() as u64
+    }
+}

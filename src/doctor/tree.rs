@@ -1,0 +1,113 @@
+//! The host as its files show it: `/proc`, `/sys`, and the limits of one process.
+//!
+//! A value that cannot be read is `None`, and a check then says so instead of guessing.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Where to read.
+#[derive(Clone, Debug)]
+pub struct Tree {
+    root: PathBuf,
+    /// `self`, or the number of the process whose limits count.
+    process: String,
+}
+
+impl Tree {
+    /// This host, as this process sees it.
+    #[must_use]
+    pub fn host() -> Self {
+        Self::under("/")
+    }
+
+    /// A tree that only looks like a host.
+    #[must_use]
+    pub fn under(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into(), process: "self".into() }
+    }
+
+    /// The limits of another process, such as a running node.
+    #[must_use]
+    pub fn with_process(self, pid: u32) -> Self {
+        Self { process: pid.to_string(), ..self }
+    }
+
+    /// The trimmed text of a file.
+    pub(super) fn read(&self, path: impl AsRef<Path>) -> Option<String> {
+        let text = fs::read_to_string(self.path(path.as_ref())).ok()?;
+        Some(text.trim().to_owned())
+    }
+
+    /// The numbers of a kernel setting, named with dots.
+    pub(super) fn sysctl(&self, key: &str) -> Option<Vec<u64>> {
+        let text = self.read(sysctl_path(key))?;
+        text.split_whitespace().map(|number| number.parse().ok()).collect()
+    }
+
+    /// The text of a kernel setting, named with dots.
+    pub(super) fn sysctl_text(&self, key: &str) -> Option<String> {
+        self.read(sysctl_path(key))
+    }
+
+    /// A file of the process.
+    pub(super) fn process(&self, file: &str) -> Option<String> {
+        self.read(format!("proc/{}/{file}", self.process))
+    }
+
+    /// The hard limit of the process in this row of its limits; `u64::MAX` is none.
+    pub(super) fn hard_limit(&self, row: &str) -> Option<u64> {
+        let limits = self.process("limits")?;
+        let rest = limits.lines().find_map(|line| line.strip_prefix(row))?;
+        match rest.split_whitespace().nth(1)? {
+            "unlimited" => Some(u64::MAX),
+            number => number.parse().ok(),
+        }
+    }
+
+    /// RLIMIT_NOFILE of the process.
+    #[must_use]
+    pub fn descriptors_max(&self) -> Option<u64> {
+        self.hard_limit("Max open files")
+    }
+
+    /// A field of the process's status, such as `Seccomp`.
+    pub(super) fn status(&self, field: &str) -> Option<String> {
+        let status = self.process("status")?;
+        let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        Some(line?.trim().to_owned())
+    }
+
+    /// A number in the process's own cgroup or in the nearest one above it that has a limit.
+    pub(super) fn cgroup(&self, file: &str) -> Option<String> {
+        let cgroups = self.process("cgroup")?;
+        let own = cgroups.lines().find_map(|line| line.strip_prefix("0::"))?;
+        let texts: Vec<String> = Path::new(own.trim_start_matches('/'))
+            .ancestors()
+            .filter_map(|above| self.read(Path::new("sys/fs/cgroup").join(above).join(file)))
+            .collect();
+        let limited = texts.iter().find(|text| !text.starts_with("max"));
+        limited.or(texts.first()).cloned()
+    }
+
+    /// The names in a directory, sorted; none if it is not there.
+    pub(super) fn names(&self, path: impl AsRef<Path>) -> Vec<String> {
+        let entries = fs::read_dir(self.path(path.as_ref())).into_iter().flatten().flatten();
+        let mut names: Vec<String> =
+            entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        names.sort();
+        names
+    }
+
+    /// Whether something is there.
+    pub(super) fn has(&self, path: impl AsRef<Path>) -> bool {
+        self.path(path.as_ref()).exists()
+    }
+
+    fn path(&self, path: &Path) -> PathBuf {
+        self.root.join(path)
+    }
+}
+
+fn sysctl_path(key: &str) -> PathBuf {
+    Path::new("proc/sys").join(key.replace('.', "/"))
+}

@@ -1,0 +1,13 @@
+//! `uproar top`: a running node at a glance, from its admin port's /report.
+//!
+//! Two reports make a frame: gauges are shown as they are, counters as what they grew by in
+//! between. The frame is a pure function of the two, so that it can be tested without a
+//! terminal or a node.
+//!
+//! Not here: asking the node (`cli::top`), and hot rooms, which reports do not name.
+
+mod frame;
+mod snapshot;
+
+pub use frame::frame;
+pub use snapshot::{NoReport, Snapshot};

@@ -1,0 +1,74 @@
+//! One report, as numbers to look up.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+/// What a node reported at one time.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Snapshot {
+    /// The node's name.
+    pub node: String,
+    /// Its version.
+    pub version: String,
+    /// Ready, or why not.
+    pub state: String,
+    /// Since when it runs, in seconds.
+    pub uptime_seconds: u64,
+    metrics: Vec<Family>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Family {
+    samples: Vec<Sample>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Sample {
+    name: String,
+    labels: BTreeMap<String, String>,
+    value: f64,
+}
+
+/// The answer is no report.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer is no report of uproar's ({0}); is --url the admin port?")]
+pub struct NoReport(#[from] serde_json::Error);
+
+impl Snapshot {
+    /// Reads the body of /report.
+    ///
+    /// # Errors
+    /// [`NoReport`] if it is something else.
+    pub fn parse(body: &[u8]) -> Result<Self, NoReport> {
+        Ok(serde_json::from_slice(body)?)
+    }
+
+    /// The sum over all samples of a metric.
+    #[must_use]
+    pub fn sum(&self, name: &str) -> f64 {
+        self.samples(name).map(|sample| sample.value).sum()
+    }
+
+    /// The sum over the samples of a metric with this label.
+    #[must_use]
+    pub fn sum_where(&self, name: &str, label: &str, value: &str) -> f64 {
+        let matches = |sample: &&Sample| sample.labels.get(label).is_some_and(|have| have == value);
+        self.samples(name).filter(matches).map(|sample| sample.value).sum()
+    }
+
+    /// The values of a label of a metric, numbers in their order.
+    #[must_use]
+    pub fn label_values(&self, name: &str, label: &str) -> Vec<String> {
+        let values = self.samples(name).filter_map(|sample| sample.labels.get(label).cloned());
+        let mut values: Vec<String> = values.collect();
+        values.sort_by_key(|value| (value.parse::<u64>().unwrap_or(u64::MAX), value.clone()));
+        values.dedup();
+        values
+    }
+
+    fn samples<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Sample> {
+        let all = self.metrics.iter().flat_map(|family| &family.samples);
+        all.filter(move |sample| sample.name == name)
+    }
+}

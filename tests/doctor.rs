@@ -1,0 +1,337 @@
+//! The doctor on hosts of every kind: made-up trees of /proc and /sys, and the real one.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use uproar::config::Sources;
+use uproar::control::Host;
+use uproar::doctor::{Check, Rings, Target, Tree, Verdict, examine, fits};
+use uproar_ring::Feature;
+
+/// A host where everything fits the default target.
+struct FakeHost {
+    root: PathBuf,
+}
+
+impl FakeHost {
+    fn new(name: &str) -> Self {
+        let root =
+            std::env::temp_dir().join(format!("uproar-doctor-{}-{name}", std::process::id()));
+        let host = Self { root };
+        for (path, text) in [
+            ("proc/sys/kernel/osrelease", "6.12.0-1-amd64"),
+            ("proc/sys/kernel/io_uring_disabled", "0"),
+            ("proc/sys/kernel/io_uring_group", "-1"),
+            ("proc/sys/fs/file-max", "2000000"),
+            ("proc/sys/fs/file-nr", "1000\t0\t2000000"),
+            ("proc/sys/net/core/somaxconn", "4096"),
+            ("proc/sys/net/core/netdev_max_backlog", "16384"),
+            ("proc/sys/net/core/wmem_max", "212992"),
+            ("proc/sys/net/ipv4/tcp_max_syn_backlog", "4096"),
+            ("proc/sys/net/ipv4/tcp_syncookies", "1"),
+            ("proc/sys/net/ipv4/tcp_mem", "90750\t121000\t181500"),
+            ("proc/sys/net/ipv4/tcp_allowed_congestion_control", "reno cubic"),
+            ("proc/sys/net/ipv4/ip_local_port_range", "32768\t60999"),
+            ("proc/sys/net/ipv4/ip_local_reserved_ports", ""),
+            ("proc/meminfo", "MemTotal: 9 kB\nMemAvailable:    4000000 kB"),
+            ("proc/swaps", "Filename\tType\tSize\tUsed\tPriority"),
+            (
+                "proc/self/limits",
+                "Limit                     Soft Limit           Hard Limit           Units\n\
+                 Max open files            1024                 65536                files\n\
+                 Max locked memory         8388608              268435456            bytes",
+            ),
+            ("proc/self/status", "Name:\tuproar\nCapEff:\t0000000000000000\nSeccomp:\t0"),
+            ("proc/self/cgroup", "0::/system.slice/uproar.service"),
+            ("sys/devices/system/clocksource/clocksource0/current_clocksource", "tsc"),
+            ("sys/devices/system/cpu/cpu0/cpufreq/scaling_governor", "performance"),
+            ("sys/devices/system/cpu/cpu1/cpufreq/scaling_governor", "performance"),
+            ("sys/kernel/mm/transparent_hugepage/enabled", "always [madvise] never"),
+            ("sys/class/net/lo/queues/rx-0/rps_cpus", "0"),
+            ("sys/class/net/eth0/device/vendor", "0x8086"),
+            ("sys/class/net/eth0/queues/rx-0/rps_cpus", "0"),
+            ("sys/class/net/eth0/queues/rx-1/rps_cpus", "0"),
+        ] {
+            host.set(path, text);
+        }
+        host
+    }
+
+    fn set(&self, path: &str, text: &str) {
+        let path = self.root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, format!("{text}\n")).unwrap();
+    }
+
+    fn remove(&self, path: &str) {
+        fs::remove_file(self.root.join(path)).unwrap();
+    }
+
+    fn examine(&self) -> Vec<Check> {
+        self.examine_for(&[], &working_rings())
+    }
+
+    fn examine_for(&self, flags: &[(&'static str, &str)], rings: &Rings) -> Vec<Check> {
+        examine(&target(flags), &Tree::under(&self.root), rings)
+    }
+}
+
+impl Drop for FakeHost {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.root);
+    }
+}
+
+fn target(flags: &[(&'static str, &str)]) -> Target {
+    let mut all = vec![("listen", "0.0.0.0:8080".to_owned())];
+    all.extend(flags.iter().map(|&(name, text)| (name, text.to_owned())));
+    let loaded = Sources { flags: all, ..Sources::default() }.load().unwrap();
+    let host = Host { cpus: vec![0, 1], name: "n1".into(), descriptors_max: 65_536 };
+    Target::new(&loaded, &host)
+}
+
+fn working_rings() -> Rings {
+    Rings { features: Ok(vec![Feature { name: "SEND", is_there: true }]), whole: Ok(32_768) }
+}
+
+/// The rows that are not as they should be.
+fn wrong(checks: &[Check]) -> Vec<(&str, Verdict)> {
+    let wrong = checks.iter().filter(|check| check.verdict != Verdict::Fits);
+    wrong.map(|check| (check.what.as_str(), check.verdict)).collect()
+}
+
+#[test]
+fn a_host_that_fits_has_nothing_to_fix() {
+    let checks = FakeHost::new("fits").examine();
+    assert_eq!(wrong(&checks), []);
+    assert!(fits(&checks));
+    assert!(checks.iter().all(|check| check.fix.is_none() && !check.now.is_empty()), "{checks:#?}");
+    assert!(checks.iter().all(|check| !check.needed.is_empty() && check.why.len() > 20));
+}
+
+#[test]
+fn each_thing_that_is_wrong_is_found_alone_and_has_a_fix() {
+    use Verdict::{Advice, Misfit};
+    let thp = "sys/kernel/mm/transparent_hugepage/enabled";
+    let cgroup = |file: &str| format!("sys/fs/cgroup/system.slice/{file}");
+    let (memory, cpu, pids) = (cgroup("memory.max"), cgroup("cpu.max"), cgroup("pids.max"));
+    for (path, text, what, verdict) in [
+        ("proc/sys/kernel/osrelease", "6.1.0-30-amd64", "kernel", Misfit),
+        ("proc/sys/kernel/io_uring_disabled", "2", "kernel.io_uring_disabled", Misfit),
+        ("proc/sys/kernel/io_uring_disabled", "1", "kernel.io_uring_disabled", Misfit),
+        ("proc/sys/fs/file-nr", "1990000 0 2000000", "fs.file-max less fs.file-nr", Misfit),
+        ("proc/sys/net/core/somaxconn", "128", "net.core.somaxconn", Advice),
+        ("proc/sys/net/core/netdev_max_backlog", "1000", "net.core.netdev_max_backlog", Advice),
+        ("proc/sys/net/core/wmem_max", "8192", "net.core.wmem_max", Advice),
+        ("proc/sys/net/ipv4/tcp_max_syn_backlog", "512", "net.ipv4.tcp_max_syn_backlog", Advice),
+        ("proc/sys/net/ipv4/tcp_syncookies", "0", "net.ipv4.tcp_syncookies", Advice),
+        ("proc/sys/net/ipv4/tcp_mem", "90750 120999 181500", "net.ipv4.tcp_mem", Misfit),
+        (
+            "proc/sys/net/ipv4/tcp_allowed_congestion_control",
+            "reno bbr",
+            "net.ipv4.tcp_allowed_congestion_control",
+            Advice,
+        ),
+        (
+            "proc/sys/net/ipv4/ip_local_port_range",
+            "1024 65535",
+            "net.ipv4.ip_local_port_range",
+            Advice,
+        ),
+        (
+            "proc/sys/net/netfilter/nf_conntrack_max",
+            "65536",
+            "net.netfilter.nf_conntrack_max",
+            Misfit,
+        ),
+        ("proc/meminfo", "MemAvailable: 500000 kB", "available memory, bytes", Misfit),
+        ("proc/swaps", "Filename\n/swapfile file 1 0 -2", "swap", Advice),
+        (&memory, "536870912", "cgroup memory.max, bytes", Misfit),
+        (&cpu, "150000 100000", "cgroup cpu.max, CPUs", Advice),
+        (&pids, "16", "cgroup pids.max", Misfit),
+        (
+            "sys/devices/system/clocksource/clocksource0/current_clocksource",
+            "hpet",
+            "clock source",
+            Advice,
+        ),
+        (
+            "sys/devices/system/cpu/cpu1/cpufreq/scaling_governor",
+            "powersave",
+            "CPU frequency governor",
+            Advice,
+        ),
+        (thp, "[always] madvise never", "transparent huge pages", Advice),
+    ] {
+        let host = FakeHost::new("alone");
+        host.set(path, text);
+        let checks = host.examine();
+        assert_eq!(wrong(&checks), [(what, verdict)], "{path} = {text}");
+        let row = checks.iter().find(|check| check.what == what).unwrap();
+        assert!(row.fix.as_ref().is_some_and(|fix| fix.len() > 10), "{row:?}");
+        assert_eq!(fits(&checks), verdict != Misfit);
+    }
+}
+
+#[test]
+fn what_looks_wrong_but_is_not_is_left_alone() {
+    for (path, text) in [
+        ("proc/sys/kernel/osrelease", "6.8.0-31-generic"),
+        ("proc/sys/kernel/io_uring_group", "992"),
+        ("proc/sys/net/netfilter/nf_conntrack_max", "110000"),
+        ("proc/self/status", "CapEff:\t000001ffffffffff\nSeccomp:\t2"),
+        ("sys/fs/cgroup/system.slice/cpu.max", "max 100000"),
+        ("sys/fs/cgroup/system.slice/uproar.service/memory.max", "max"),
+        ("sys/devices/system/clocksource/clocksource0/current_clocksource", "kvm-clock"),
+    ] {
+        let host = FakeHost::new("innocent");
+        host.set(path, text);
+        if path.ends_with("group") {
+            host.set("proc/sys/kernel/io_uring_disabled", "1");
+        }
+        assert_eq!(wrong(&host.examine()), [], "{path} = {text}");
+    }
+    let host = FakeHost::new("reserved");
+    host.set("proc/sys/net/ipv4/ip_local_port_range", "1024 65535");
+    host.set("proc/sys/net/ipv4/ip_local_reserved_ports", "22,8000-8081");
+    assert_eq!(wrong(&host.examine()), []);
+    let host = FakeHost::new("swap");
+    host.set("proc/swaps", "Filename\n/swapfile file 1 0 -2");
+    host.set("sys/fs/cgroup/system.slice/uproar.service/memory.swap.max", "0");
+    assert_eq!(wrong(&host.examine()), []);
+}
+
+#[test]
+fn a_host_that_shows_nothing_is_not_guessed_about() {
+    let host = FakeHost::new("silent");
+    for path in ["proc/sys/net/ipv4/tcp_mem", "proc/sys/kernel/osrelease", "proc/self/limits"] {
+        host.remove(path);
+    }
+    let checks = host.examine();
+    let unknown: Vec<_> = wrong(&checks).into_iter().map(|(what, _)| what).collect();
+    let limits = ["RLIMIT_NOFILE (hard)", "RLIMIT_MEMLOCK (hard), bytes"];
+    assert_eq!(unknown, ["kernel", limits[0], limits[1], "net.ipv4.tcp_mem"]);
+    assert!(fits(&checks));
+}
+
+#[test]
+fn the_limits_of_the_process_count() {
+    let host = FakeHost::new("limits");
+    let limits = |files: &str, locked: &str| {
+        host.set(
+            "proc/self/limits",
+            &format!(
+                "Max open files            1024  {files}  files\n\
+                 Max locked memory         65536  {locked}  bytes"
+            ),
+        );
+        let checks = host.examine();
+        wrong(&checks)
+            .into_iter()
+            .map(|(what, verdict)| (what.to_owned(), verdict))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(limits("unlimited", "unlimited"), []);
+    assert_eq!(limits("1024", "268435456"), [("RLIMIT_NOFILE (hard)".into(), Verdict::Advice)]);
+    let locked = ("RLIMIT_MEMLOCK (hard), bytes".into(), Verdict::Misfit);
+    assert_eq!(limits("65536", "65536"), [locked]);
+}
+
+#[test]
+fn rings_that_cannot_be_made_do_not_fit() {
+    let host = FakeHost::new("rings");
+    host.set("proc/self/status", "Seccomp:\t2\nCapEff:\t0");
+    let blocked = || Err("io_uring is disabled or blocked".to_owned());
+    let rings = Rings { features: blocked(), whole: Err("io_uring is blocked".into()) };
+    let checks = host.examine_for(&[], &rings);
+    let rows: Vec<_> = wrong(&checks).into_iter().map(|(what, _)| what).collect();
+    assert_eq!(rows, ["seccomp", "io_uring setup", "io_uring direct descriptors"]);
+    assert!(!fits(&checks));
+
+    let lacking = vec![
+        Feature { name: "SEND", is_there: true },
+        Feature { name: "FIXED_FD_INSTALL", is_there: false },
+    ];
+    let rings = Rings { features: Ok(lacking), whole: Ok(1) };
+    let checks = host.examine_for(&[], &rings);
+    assert_eq!(wrong(&checks), [("io_uring FIXED_FD_INSTALL", Verdict::Misfit)]);
+}
+
+#[test]
+fn packets_must_reach_the_cpus_of_the_shards() {
+    let host = FakeHost::new("packets");
+    host.remove("sys/class/net/eth0/queues/rx-1/rps_cpus");
+    fs::remove_dir(host.root.join("sys/class/net/eth0/queues/rx-1")).unwrap();
+    let row = [("packet placement of eth0", Verdict::Advice)];
+    assert_eq!(wrong(&host.examine()), row);
+    host.set("sys/class/net/eth0/queues/rx-0/rps_cpus", "00000000,00000002");
+    assert_eq!(wrong(&host.examine()), row, "CPU 0 is left out");
+    host.set("sys/class/net/eth0/queues/rx-0/rps_cpus", "00000000,00000003");
+    assert_eq!(wrong(&host.examine()), []);
+    host.set("sys/class/net/eth0/queues/rx-0/rps_cpus", "0");
+    let behind_a_proxy = [("listen", "127.0.0.1:8080"), ("connections_max", "20000")];
+    assert_eq!(wrong(&host.examine_for(&behind_a_proxy, &working_rings())), []);
+    let too_many = host.examine_for(&[("listen", "127.0.0.1:8080")], &working_rings());
+    assert_eq!(wrong(&too_many), [("ephemeral ports", Verdict::Advice)]);
+}
+
+#[test]
+fn a_larger_target_asks_for_more() {
+    let host = FakeHost::new("larger");
+    let checks = host.examine_for(&[("connections_max", "500000")], &working_rings());
+    let rows: Vec<_> = wrong(&checks).into_iter().map(|(what, _)| what).collect();
+    assert_eq!(
+        rows,
+        ["available memory, bytes", "net.ipv4.tcp_mem", "net.core.netdev_max_backlog"]
+    );
+    let impossible = host.examine_for(&[("connections_max", "9999999")], &working_rings());
+    assert!(wrong(&impossible).contains(&("shards and rings", Verdict::Misfit)));
+}
+
+fn doctor(args: &[&str]) -> (Option<i32>, String) {
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_uproar")).arg("doctor").args(args).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    (output.status.code(), String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn the_exit_code_and_the_json_say_the_same() {
+    let (code, text) = doctor(&["--json", "--target-connections", "100"]);
+    let report: Value = serde_json::from_str(&text).unwrap();
+    let checks = report["checks"].as_array().unwrap();
+    let has_misfit = checks.iter().any(|check| check["verdict"] == "misfit");
+    assert_eq!(report["fits"], !has_misfit);
+    assert_eq!(code, Some(i32::from(has_misfit)));
+    assert_eq!(report["target"]["connections"], 100);
+    // More than any host has memory for.
+    let (code, text) = doctor(&["--target-connections", "10000000"]);
+    assert_eq!(code, Some(1));
+    assert!(text.contains("the target does not fit") && text.contains("fix: "), "{text}");
+    assert!(!Path::new("/var/lib/uproar-tuning").exists(), "the doctor changes nothing");
+}
+
+#[test]
+fn rings_work_where_the_tests_run() {
+    let (_, text) = doctor(&["--json", "--target-connections", "100"]);
+    let report: Value = serde_json::from_str(&text).unwrap();
+    let rings: Vec<&Value> = report["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|check| check["what"].as_str().unwrap().starts_with("io_uring "))
+        .collect();
+    assert!(rings.len() >= 12, "{rings:#?}");
+    assert!(rings.iter().all(|check| check["verdict"] == "fits"), "{rings:#?}");
+}
+
+#[test]
+fn wrong_flags_end_with_78() {
+    let output = Command::new(env!("CARGO_BIN_EXE_uproar"))
+        .args(["doctor", "--target-connections", "many"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(78));
+}

@@ -1,0 +1,255 @@
+//! `tuning/` and the doctor: the same numbers, and scripts that undo what they do.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use uproar::config::{Config, Sources};
+use uproar::control::{Host, SLOTS_PER_RING_MAX};
+use uproar::doctor::{Target, descriptors, memlock_bytes, memory_bytes, sysctl_file, sysctls};
+
+fn tuning(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tuning").join(path)
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(tuning(path)).unwrap_or_else(|why| panic!("tuning/{path}: {why}"))
+}
+
+/// The default target on a host as the unit makes it, with as many shards.
+fn target(shards: usize) -> Target {
+    let host = Host {
+        cpus: (0..shards).collect(),
+        name: "n1".into(),
+        descriptors_max: unit_number("LimitNOFILE"),
+    };
+    Target::new(&Sources::default().load().unwrap(), &host)
+}
+
+/// The lines of a file that are not comments.
+fn lines(text: &str) -> Vec<&str> {
+    text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect()
+}
+
+/// A number of the unit, with its suffix taken as binary.
+fn unit_number(key: &str) -> u64 {
+    number_of(&read("systemd/uproar.service"), key)
+}
+
+fn number_of(unit: &str, key: &str) -> u64 {
+    let text = unit.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).unwrap();
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let factor = match &text[digits.len()..] {
+        "" => 1,
+        "M" => 1 << 20,
+        "G" => 1 << 30,
+        other => panic!("{key} has the suffix {other}"),
+    };
+    digits.parse::<u64>().unwrap() * factor
+}
+
+#[test]
+fn the_sysctl_file_is_what_the_doctor_needs_for_the_default_target() {
+    let needs: Vec<String> = sysctls(&target(2)).iter().map(|need| need.line()).collect();
+    assert_eq!(lines(&read("sysctl.d/60-uproar.conf")), needs);
+    assert_eq!(lines(&sysctl_file(&target(2))), needs);
+}
+
+#[test]
+fn the_limits_of_the_unit_fit_the_target() {
+    for shards in [1, 2, 64, 128] {
+        let target = target(shards);
+        assert!(target.layout.is_ok(), "{:?}", target.layout);
+        assert!(unit_number("LimitNOFILE") >= descriptors(&target));
+        let locked = memlock_bytes(target.shards(), target.rings_per_shard);
+        assert!(unit_number("LimitMEMLOCK") >= locked, "{shards} shards lock {locked}");
+        assert!(unit_number("TasksMax") >= 32 + 6 * target.shards());
+    }
+    assert!(unit_number("LimitNOFILE") > SLOTS_PER_RING_MAX, "a ring is as wide as it can be");
+    let example = read("systemd/uproar.service.d/memory.conf.example");
+    for key in ["MemoryHigh", "MemoryMax"] {
+        assert!(number_of(&example, key) >= memory_bytes(&target(2)), "{key}");
+    }
+}
+
+#[test]
+fn a_drain_ends_before_the_service_manager_loses_patience() {
+    let server = Config::default().server;
+    assert!(unit_number("TimeoutStopSec") * 1_000 > u64::from(server.drain_deadline_ms));
+    let backlog = number_of(&read("systemd/uproar.socket"), "Backlog");
+    assert_eq!(backlog, u64::from(server.accept_backlog));
+    let listen = format!("ListenStream={}", server.listen);
+    assert!(read("systemd/uproar.socket").lines().any(|line| line == listen));
+}
+
+#[test]
+fn logins_get_the_limits_of_the_unit() {
+    let text = read("limits.d/uproar.conf");
+    let limits: BTreeMap<&str, u64> = lines(&text)
+        .into_iter()
+        .map(|line| {
+            let fields: Vec<&str> = line.split(' ').collect();
+            (fields[2], fields[3].parse().unwrap())
+        })
+        .collect();
+    assert_eq!(limits["nofile"], unit_number("LimitNOFILE"));
+    assert_eq!(limits["memlock"] * 1_024, unit_number("LimitMEMLOCK"));
+}
+
+/// A scratch tree that the scripts take for a host.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let root =
+            std::env::temp_dir().join(format!("uproar-tuning-{}-{name}", std::process::id()));
+        Self(root)
+    }
+
+    fn set(&self, path: &str, text: &str) {
+        let path = self.0.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, format!("{text}\n")).unwrap();
+    }
+
+    fn get(&self, path: &str) -> String {
+        fs::read_to_string(self.0.join(path)).unwrap().trim().to_owned()
+    }
+
+    /// Every file and its text.
+    fn all(&self) -> BTreeMap<PathBuf, String> {
+        let mut files = BTreeMap::new();
+        let mut dirs = vec![self.0.clone()];
+        while let Some(dir) = dirs.pop() {
+            for entry in fs::read_dir(dir).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    dirs.push(path);
+                } else {
+                    let text = fs::read_to_string(&path).unwrap();
+                    files.insert(path, text);
+                }
+            }
+        }
+        files
+    }
+
+    fn run(&self, script: &str, args: &[&str]) -> String {
+        let output =
+            Command::new(tuning(script)).arg("--root").arg(&self.0).args(args).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && stderr.is_empty(), "{script} {args:?}: {stderr}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn small_host(name: &str) -> Scratch {
+    let host = Scratch::new(name);
+    host.set("proc/sys/net/core/somaxconn", "128");
+    host.set("proc/sys/net/core/netdev_max_backlog", "1000");
+    host.set("proc/sys/net/ipv4/tcp_max_syn_backlog", "100000");
+    host.set("proc/sys/net/ipv4/tcp_syncookies", "1");
+    host.set("proc/sys/net/ipv4/tcp_mem", "20000\t30000\t500000");
+    host
+}
+
+#[test]
+fn apply_raises_lowers_nothing_and_reverts_to_the_byte() {
+    let host = small_host("apply");
+    let before = host.all();
+    let plan = host.run("apply", &["--dry-run"]);
+    assert_eq!(host.all(), before, "a dry run changes nothing");
+    assert!(plan.contains("set net.core.somaxconn = 4096 (was 128)"), "{plan}");
+
+    let told = host.run("apply", &[]);
+    assert!(told.ends_with("3 settings changed\n"), "{told}");
+    assert_eq!(host.get("proc/sys/net/core/somaxconn"), "4096");
+    assert_eq!(host.get("proc/sys/net/ipv4/tcp_max_syn_backlog"), "100000");
+    assert_eq!(host.get("proc/sys/net/ipv4/tcp_mem"), "90750 121000 500000");
+    let installed = host.get("etc/sysctl.d/60-uproar.conf");
+    let kept = lines(&installed);
+    assert_eq!(
+        kept,
+        [
+            "net.core.somaxconn = 4096",
+            "net.ipv4.tcp_mem = 90750 121000 500000",
+            "net.core.netdev_max_backlog = 16384"
+        ]
+    );
+
+    let after = host.all();
+    assert!(host.run("apply", &[]).ends_with("0 settings changed\n"));
+    assert_eq!(host.all(), after, "a second run changes nothing");
+    host.run("apply", &["--revert"]);
+    let words = |files: BTreeMap<PathBuf, String>| -> BTreeMap<PathBuf, String> {
+        files.into_iter().map(|(path, text)| (path, text.replace('\t', " "))).collect()
+    };
+    assert_eq!(words(host.all()), words(before));
+    assert!(host.run("apply", &["--revert"]).contains("nothing to revert"));
+}
+
+#[test]
+fn apply_takes_the_file_of_another_target() {
+    let host = small_host("other");
+    let output = Command::new(env!("CARGO_BIN_EXE_uproar"))
+        .args(["doctor", "--sysctl", "--target-connections", "1000000"])
+        .output()
+        .unwrap();
+    host.set("million.conf", &String::from_utf8(output.stdout).unwrap());
+    let file = host.0.join("million.conf");
+    host.run("apply", &["--from", file.to_str().unwrap()]);
+    assert_eq!(host.get("proc/sys/net/ipv4/tcp_mem"), "1650000 2200000 3300000");
+}
+
+#[test]
+fn placement_steers_packets_and_reverts() {
+    let host = Scratch::new("placement");
+    host.set("proc/sys/net/core/rps_sock_flow_entries", "0");
+    host.set("sys/class/net/eth0/queues/rx-0/rps_cpus", "00");
+    host.set("sys/class/net/eth0/queues/rx-0/rps_flow_cnt", "0");
+    host.set("sys/kernel/mm/transparent_hugepage/enabled", "[always] madvise never");
+    host.set("sys/devices/system/cpu/cpu1/cpufreq/scaling_governor", "powersave");
+    let args = ["--interface", "eth0", "--cpus", "0-1,3"];
+    let before = host.all();
+    host.run("placement", &[&args[..], &["--dry-run"]].concat());
+    assert_eq!(host.all(), before, "a dry run changes nothing");
+    host.run("placement", &args);
+    assert_eq!(host.get("sys/class/net/eth0/queues/rx-0/rps_cpus"), "b");
+    assert_eq!(host.get("sys/class/net/eth0/queues/rx-0/rps_flow_cnt"), "65536");
+    assert_eq!(host.get("sys/kernel/mm/transparent_hugepage/enabled"), "madvise");
+    assert_eq!(host.get("sys/devices/system/cpu/cpu1/cpufreq/scaling_governor"), "performance");
+    assert_eq!(host.run("placement", &args), "", "a second run changes nothing");
+    host.run("placement", &["--revert"]);
+    host.set("sys/kernel/mm/transparent_hugepage/enabled", "[always] madvise never");
+    assert_eq!(host.all(), before);
+}
+
+#[test]
+fn placement_gives_each_queue_a_cpu_when_there_are_enough() {
+    let host = Scratch::new("queues");
+    host.set("proc/sys/net/core/rps_sock_flow_entries", "0");
+    host.set(
+        "proc/interrupts",
+        "  30: 1 PCI-MSI eth0\n  31: 1 PCI-MSI eth0-TxRx-0\n  32: 2 PCI-MSI eth0-TxRx-1",
+    );
+    for irq in ["30", "31", "32"] {
+        host.set(&format!("sys/class/net/eth0/device/msi_irqs/{irq}"), "msix");
+        host.set(&format!("proc/irq/{irq}/smp_affinity_list"), "0-3");
+    }
+    for queue in ["rx-0", "rx-1"] {
+        host.set(&format!("sys/class/net/eth0/queues/{queue}/rps_cpus"), "3");
+        host.set(&format!("sys/class/net/eth0/queues/{queue}/rps_flow_cnt"), "0");
+    }
+    host.run("placement", &["--interface", "eth0", "--cpus", "2,3"]);
+    let affinity = |irq: &str| host.get(&format!("proc/irq/{irq}/smp_affinity_list"));
+    assert_eq!([affinity("30"), affinity("31"), affinity("32")], ["0-3", "2", "3"]);
+    assert_eq!(host.get("sys/class/net/eth0/queues/rx-0/rps_cpus"), "0");
+    assert_eq!(host.get("sys/class/net/eth0/queues/rx-1/rps_flow_cnt"), "32768");
+}

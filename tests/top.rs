@@ -1,0 +1,72 @@
+//! What `uproar top` makes of reports.
+
+use std::time::Duration;
+
+use serde_json::json;
+use uproar::top::{Snapshot, frame};
+
+fn sample(name: &str, shard: Option<&str>, value: f64) -> serde_json::Value {
+    let labels = shard.map_or_else(|| json!({}), |shard| json!({ "shard": shard }));
+    json!({ "name": name, "labels": labels, "value": value })
+}
+
+fn report(uptime: u64, deliveries: f64, is_up: bool) -> Snapshot {
+    let samples = [
+        sample("uproar_connections", Some("0"), 30_000.0),
+        sample("uproar_connections", Some("1"), 20_000.0),
+        sample("uproar_connections_max", None, 55_000.0),
+        sample("uproar_cpu_target_ratio", None, 0.7),
+        sample("uproar_shard_up", Some("0"), 1.0),
+        sample("uproar_shard_up", Some("1"), f64::from(u8::from(is_up))),
+        sample("uproar_shard_busy_ratio", Some("0"), 0.5),
+        sample("uproar_governor_pause_ratio", Some("0"), 0.25),
+        sample("uproar_deliveries_total", Some("0"), deliveries),
+        sample("uproar_connection_memory_bytes", Some("0"), 25_000_000.0),
+        sample("uproar_pass_duration_seconds_sum", Some("0"), deliveries / 1e6),
+        sample("uproar_pass_duration_seconds_count", Some("0"), deliveries / 1e3),
+    ];
+    let body = json!({
+        "node": "n1", "version": "0.1.0", "state": "ready", "uptime_seconds": uptime,
+        "metrics": [{ "name": "all", "type": "gauge", "samples": samples }],
+    });
+    Snapshot::parse(body.to_string().as_bytes()).unwrap()
+}
+
+#[test]
+fn counters_show_what_they_grew_by_and_gauges_what_they_are() {
+    let (before, now) = (report(10, 1_000.0, true), report(12, 41_000.0, true));
+    let text = frame(&now, Some((&before, Duration::from_secs(2))));
+    assert!(text.starts_with("n1 0.1.0  ready  up 0m12s\n"), "{text}");
+    for part in [
+        "connections 50k of 55k",
+        "deliveries 20k",
+        "own bytes a connection 500",
+        "pass over a room: 1.0 ms on average",
+        "BUSY of 70%",
+        " 50% #####",
+    ] {
+        assert!(text.contains(part), "no \"{part}\" in\n{text}");
+    }
+}
+
+#[test]
+fn without_a_second_report_there_are_no_rates() {
+    let now = report(12, 41_000.0, true);
+    assert!(frame(&now, None).contains("deliveries -"));
+    // A node that restarted in between has no rates either, and no negative ones.
+    let before = report(1_000, 90_000.0, true);
+    let text = frame(&now, Some((&before, Duration::from_secs(2))));
+    assert!(text.contains("deliveries -"), "{text}");
+}
+
+#[test]
+fn a_stuck_shard_stands_out() {
+    let text = frame(&report(12, 0.0, false), None);
+    assert!(text.lines().any(|line| line == "    1  does not answer"), "{text}");
+}
+
+#[test]
+fn another_server_is_told_apart() {
+    let why = Snapshot::parse(b"<html>").unwrap_err().to_string();
+    assert!(why.contains("admin port"), "{why}");
+}
