@@ -60,6 +60,7 @@ impl Node {
             limits,
             mesh_messages_max: 1,
             conformance_echo: false,
+            stall_after_ms: 0,
         };
         let (sender, handovers) = mpsc::channel(1);
         let port = shard::launch(plan, sender)?.ports.remove(0);
