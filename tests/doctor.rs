@@ -31,7 +31,7 @@ impl FakeHost {
             ("proc/sys/net/core/wmem_max", "212992"),
             ("proc/sys/net/ipv4/tcp_max_syn_backlog", "4096"),
             ("proc/sys/net/ipv4/tcp_syncookies", "1"),
-            ("proc/sys/net/ipv4/tcp_mem", "90750\t121000\t181500"),
+            ("proc/sys/net/ipv4/tcp_mem", "78375\t104500\t156750"),
             ("proc/sys/net/ipv4/tcp_allowed_congestion_control", "reno cubic"),
             ("proc/sys/net/ipv4/ip_local_port_range", "32768\t60999"),
             ("proc/sys/net/ipv4/ip_local_reserved_ports", ""),
@@ -127,7 +127,7 @@ fn each_thing_that_is_wrong_is_found_alone_and_has_a_fix() {
         ("proc/sys/net/core/wmem_max", "8192", "net.core.wmem_max", Advice),
         ("proc/sys/net/ipv4/tcp_max_syn_backlog", "512", "net.ipv4.tcp_max_syn_backlog", Advice),
         ("proc/sys/net/ipv4/tcp_syncookies", "0", "net.ipv4.tcp_syncookies", Advice),
-        ("proc/sys/net/ipv4/tcp_mem", "90750 120999 181500", "net.ipv4.tcp_mem", Misfit),
+        ("proc/sys/net/ipv4/tcp_mem", "78375 104499 156750", "net.ipv4.tcp_mem", Misfit),
         (
             "proc/sys/net/ipv4/tcp_allowed_congestion_control",
             "reno bbr",

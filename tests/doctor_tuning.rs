@@ -172,14 +172,14 @@ fn apply_raises_lowers_nothing_and_reverts_to_the_byte() {
     assert!(told.ends_with("3 settings changed\n"), "{told}");
     assert_eq!(host.get("proc/sys/net/core/somaxconn"), "4096");
     assert_eq!(host.get("proc/sys/net/ipv4/tcp_max_syn_backlog"), "100000");
-    assert_eq!(host.get("proc/sys/net/ipv4/tcp_mem"), "90750 121000 500000");
+    assert_eq!(host.get("proc/sys/net/ipv4/tcp_mem"), "78375 104500 500000");
     let installed = host.get("etc/sysctl.d/60-uproar.conf");
     let kept = lines(&installed);
     assert_eq!(
         kept,
         [
             "net.core.somaxconn = 4096",
-            "net.ipv4.tcp_mem = 90750 121000 500000",
+            "net.ipv4.tcp_mem = 78375 104500 500000",
             "net.core.netdev_max_backlog = 16384"
         ]
     );
@@ -205,7 +205,7 @@ fn apply_takes_the_file_of_another_target() {
     host.set("million.conf", &String::from_utf8(output.stdout).unwrap());
     let file = host.0.join("million.conf");
     host.run("apply", &["--from", file.to_str().unwrap()]);
-    assert_eq!(host.get("proc/sys/net/ipv4/tcp_mem"), "1650000 2200000 3300000");
+    assert_eq!(host.get("proc/sys/net/ipv4/tcp_mem"), "1425000 1900000 2850000");
 }
 
 #[test]
