@@ -1,5 +1,7 @@
 //! `tuning/` and the doctor: the same numbers, and scripts that undo what they do.
 
+#![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

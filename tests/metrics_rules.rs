@@ -1,6 +1,8 @@
 //! Alert rules and dashboard against the metrics of a real node: promtool judges the forms, and
 //! every name and label they use must be one that the node exposes.
 
+#![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -3,6 +3,8 @@
 //!
 //! `systemd-analyze` and `systemd-socket-activate` work without systemd as process 1.
 
+#![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -1,5 +1,7 @@
 //! What `uproar top` makes of reports.
 
+#![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
 use std::time::Duration;
 
 use serde_json::json;
