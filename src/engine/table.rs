@@ -1,6 +1,6 @@
 //! A table of plain data with generation-checked ids, growing in chunks.
 //!
-//! Chunks never move: growth costs one allocation of [`CHUNK`] entries and no copy, so the
+//! Chunks never move: growth costs one allocation of `CHUNK` entries and no copy, so the
 //! 50,001st connection is as cheap as the second. A freed index is reused last-in first-out
 //! (warm in the cache) under a new generation, so an id that was kept too long finds nothing.
 
