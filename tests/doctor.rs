@@ -1,5 +1,7 @@
 //! The doctor on hosts of every kind: made-up trees of /proc and /sys, and the real one.
 
+#![expect(clippy::unwrap_used, reason = "a panic in a helper is a failed test")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;

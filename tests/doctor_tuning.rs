@@ -1,5 +1,7 @@
 //! `tuning/` and the doctor: the same numbers, and scripts that undo what they do.
 
+#![expect(clippy::unwrap_used, reason = "a panic in a helper is a failed test")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,8 @@
 //! Alert rules and dashboard against the metrics of a real node: promtool judges the forms, and
 //! every name and label they use must be one that the node exposes.
 
+#![expect(clippy::unwrap_used, reason = "a panic in a helper is a failed test")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -3,6 +3,8 @@
 //!
 //! `systemd-analyze` and `systemd-socket-activate` work without systemd as process 1.
 
+#![expect(clippy::unwrap_used, reason = "a panic in a helper is a failed test")]
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

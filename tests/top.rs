@@ -1,5 +1,7 @@
 //! What `uproar top` makes of reports.
 
+#![expect(clippy::unwrap_used, reason = "a panic in a helper is a failed test")]
+
 use std::time::Duration;
 
 use serde_json::json;

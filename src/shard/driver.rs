@@ -243,8 +243,10 @@ impl Driver {
         if now.mono_us < self.next_tick_us {
             return;
         }
-        while now.mono_us >= self.stall_us {
-            std::thread::park();
+        if now.mono_us >= self.stall_us {
+            loop {
+                std::thread::park();
+            }
         }
         self.next_tick_us = (now.mono_us / TICK_US + 1) * TICK_US;
         let busy_permille = self.load.sample(now.mono_us, self.slept_us);
