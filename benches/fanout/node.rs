@@ -59,6 +59,7 @@ impl Node {
             listeners: Listeners::PerShard(vec![listener]),
             limits,
             mesh_messages_max: 1,
+            stall_after_ms: 0,
             conformance_echo: false,
             stall_after_ms: 0,
         };

@@ -47,6 +47,10 @@ pub struct Check {
     pub fix: Option<String>,
 }
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "numbers and texts alike, as literals at the calls"
+)]
 impl Check {
     /// A row that fits until judged otherwise.
     pub(super) fn new(what: impl Into<String>, why: &'static str) -> Self {
