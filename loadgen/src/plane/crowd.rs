@@ -235,7 +235,13 @@ impl Crowd {
                     calls.push(Call::Returned);
                 }
             }
-            Heard::Gap { from, to } => self.gap(index, from, to),
+            Heard::Gap { from, to } => {
+                self.gap(index, from, to);
+                // The publisher's own comment may be among those it will never see.
+                if self.is_filling && self.publisher_numbers.contains_key(&index) {
+                    calls.push(Call::Returned);
+                }
+            }
             Heard::Drain { .. } => self.tally.counters.drains += 1,
             Heard::Unknown => {}
         }
