@@ -51,7 +51,7 @@ pub(crate) enum Command {
         /// Whether all viewers are meant.
         everyone: bool,
     },
-    /// Post this many comments into each event, as fast as acks come back.
+    /// Post this many comments into each event, each publisher as fast as it sees its own.
     Fill {
         /// Comments an event.
         comments_per_event: u32,

@@ -126,12 +126,8 @@ impl Plane {
                     self.connects_in_flight -= 1;
                     self.crowd.went_live(viewer, now);
                 }
-                Call::Answered => {
-                    if self.is_filling {
-                        // Publishers are the first viewers, in the same order.
-                        self.fill(viewer as usize);
-                    }
-                }
+                // Publishers are the first viewers, in the same order.
+                Call::Returned => self.fill(viewer as usize),
                 Call::End | Call::Refused(_) => self.lost(viewer, now),
             }
         }

@@ -44,8 +44,6 @@ pub(crate) const BUFFERS: u16 = 512;
 /// A failed connect is tried again this often, this long after.
 const ATTEMPTS_MAX: u8 = 5;
 const RETRY_NS: u64 = 500_000_000;
-/// Fill posts of a publisher that may wait for their acks.
-const FILL_WINDOW: u32 = 2;
 const _: () = assert!(BUFFERS as usize >= 2 * EVENTS_PER_TURN);
 
 /// The longest sleep: connects are paced and slow readers turn at this grain.
@@ -136,7 +134,6 @@ pub(crate) struct Plane {
     chance: crate::chance::Chance,
     timer_due_ns: u64,
     calls: Vec<Call>,
-    is_filling: bool,
     pace: Pace,
 }
 
@@ -198,6 +195,7 @@ impl Plane {
             fragments: HashMap::new(),
             publisher_numbers: publishers.iter().map(|p| (p.viewer, p.number)).collect(),
             run: plan.run,
+            is_filling: false,
             started_ns: now_ns(),
         };
         let schedule = Schedule::new(parameters.arrivals, parameters.seed ^ 0x5eed);
@@ -218,7 +216,6 @@ impl Plane {
             chance,
             timer_due_ns: u64::MAX,
             calls: Vec::new(),
-            is_filling: false,
             pace: Pace::default(),
             plan,
         };
@@ -325,16 +322,14 @@ impl Plane {
             }
             Command::Fill { comments_per_event } => {
                 let each = comments_per_event.div_ceil(self.plan.parameters.publishers.max(1));
-                self.is_filling = true;
+                self.crowd.is_filling = true;
                 for publisher in 0..self.publishers.len() {
                     self.publishers[publisher].fill_left = each;
-                    for _ in 0..FILL_WINDOW {
-                        self.fill(publisher);
-                    }
+                    self.fill(publisher);
                 }
             }
             Command::Rate { per_event, from_ns } => {
-                self.is_filling = false;
+                self.crowd.is_filling = false;
                 let rate = per_event / f64::from(self.plan.parameters.publishers.max(1));
                 self.schedule.restart(self.publishers.len() as u32, rate, from_ns);
             }

@@ -1,4 +1,4 @@
-//! The files of a run: `report.json`, `report.html` and the histograms.
+//! The files of a run: `summary.txt`, `report.json`, `report.html` and the histograms.
 
 use std::fs;
 use std::io::{self, Write};
@@ -7,7 +7,7 @@ use std::path::Path;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
 
-use super::{Report, html};
+use super::{Report, html, table};
 
 /// Writes everything into `folder`, which is made if need be.
 pub(crate) fn write(
@@ -18,6 +18,7 @@ pub(crate) fn write(
     fs::create_dir_all(folder)?;
     let json = serde_json::to_vec_pretty(report).map_err(io::Error::other)?;
     fs::write(folder.join("report.json"), json)?;
+    fs::write(folder.join("summary.txt"), table::summary(report) + "\n")?;
     fs::write(folder.join("report.html"), html::page(&[("run", report)]))?;
     for (label, histogram) in histograms {
         fs::write(folder.join(format!("{label}.hgrm")), hgrm(histogram)?)?;
