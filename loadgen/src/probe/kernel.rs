@@ -123,16 +123,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn open_sockets_show_in_the_books() {
-        let before = KernelMemory::now();
-        assert!(before.slab_bytes > 1 << 20);
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let target = listener.local_addr().unwrap();
-        let pairs: Vec<_> = (0..300)
-            .map(|_| (std::net::TcpStream::connect(target).unwrap(), listener.accept().unwrap()))
-            .collect();
-        let grown = KernelMemory::now().slab_bytes.saturating_sub(before.slab_bytes);
-        assert!(grown > 300 * 2 * 1_024, "{} pairs grew the slabs by {grown} bytes", pairs.len());
+    fn the_host_has_books() {
+        // That sockets show in them is the calibration's test: it opens enough of them, and tries again.
+        assert!(KernelMemory::now().slab_bytes > 1 << 20);
         assert!(!Cpus::now().0.is_empty());
     }
 }
