@@ -64,20 +64,17 @@ impl Check {
         }
     }
 
-    #[expect(clippy::needless_pass_by_value, reason = "rows read better without borrows")]
     pub(super) fn now(mut self, now: impl ToString) -> Self {
         self.now = now.to_string();
         self
     }
 
-    #[expect(clippy::needless_pass_by_value, reason = "rows read better without borrows")]
     pub(super) fn needed(mut self, needed: impl ToString) -> Self {
         self.needed = needed.to_string();
         self
     }
 
     /// The judgement and the fix if `is_wrong`.
-    #[expect(clippy::needless_pass_by_value, reason = "rows read better without borrows")]
     pub(super) fn wrong_if(self, is_wrong: bool, verdict: Verdict, fix: impl ToString) -> Self {
         if is_wrong { Self { verdict, fix: Some(fix.to_string()), ..self } } else { self }
     }
