@@ -61,7 +61,6 @@ impl Node {
             mesh_messages_max: 1,
             stall_after_ms: 0,
             conformance_echo: false,
-            stall_after_ms: 0,
         };
         let (sender, handovers) = mpsc::channel(1);
         let port = shard::launch(plan, sender)?.ports.remove(0);
