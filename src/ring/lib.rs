@@ -12,6 +12,7 @@
 
 mod buffers;
 mod event;
+mod memory;
 mod outgoing;
 mod probe;
 mod receiving;
@@ -21,6 +22,7 @@ mod wake;
 
 pub use buffers::Buffer;
 pub use event::{Event, Key};
+pub use memory::give_back;
 pub use outgoing::Outgoing;
 pub use probe::{Feature, features};
 pub use ring::{ACCEPTS_MAX, Ring, RingAddress, RingConfig, SEND_CHUNK_MAX, Slot};

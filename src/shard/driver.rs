@@ -28,6 +28,8 @@ use crate::shard::sockets::Sockets;
 const EVENTS_MAX: usize = 512;
 /// Messages taken from one mesh link, and jobs from the control plane, in one turn.
 const MAIL_MAX: usize = 256;
+/// Ticks from one return of freed memory to the kernel to the next: 5 s.
+const GIVE_BACK_TICKS: u32 = 50;
 /// Sleeps shorter than this are not worth a timer.
 const NAP_US_MIN: u64 = 50;
 
@@ -251,6 +253,9 @@ impl Driver {
         self.next_tick_us = (now.mono_us / TICK_US + 1) * TICK_US;
         let busy_permille = self.load.sample(now.mono_us, self.slept_us);
         self.engine.tick(now, busy_permille);
+        if now.tick().is_multiple_of(GIVE_BACK_TICKS) {
+            uproar_ring::give_back();
+        }
         for (ring, door) in self.neighbours[self.shard].doors.iter().enumerate() {
             door.free.store(self.sockets.free(ring), Ordering::Relaxed);
         }
