@@ -49,12 +49,15 @@ const _: () = assert!(BUFFERS as usize >= 2 * EVENTS_PER_TURN);
 /// The longest sleep: connects are paced and slow readers turn at this grain.
 const TICK_NS: u64 = 10_000_000;
 
-/// While this much arrives, a turn that found little naps before the next: waking for every
-/// frame would cost more than reading it. A nap lengthens a measured latency by at most 0.1 ms
-/// and never shortens one.
+/// A plane whose thread is this busy naps when a turn has found little: waking for every frame
+/// would cost more than reading it. Below that it must not, as a sender on the same host pays for
+/// each wake, and the server would look better than beside another client. A nap lengthens a
+/// measured latency by at most 0.1 ms and never shortens one.
 pub(crate) const NAP: Duration = Duration::from_micros(50);
 pub(crate) const NAP_EVENTS_MIN: usize = 16;
-const BUSY_EVENTS_PER_SEC: u64 = 20_000;
+const BUSY_PERCENT: u64 = 60;
+/// How often that is judged.
+const PACE_NS: u64 = 50_000_000;
 
 /// Everything a plane needs to know.
 #[derive(Debug)]
@@ -80,22 +83,22 @@ struct Lane {
     outbox: Outbox,
 }
 
-/// How much arrives, judged every [`TICK_NS`].
+/// How busy the plane's thread is, judged every [`PACE_NS`].
 #[derive(Debug, Default)]
 struct Pace {
     tick_ns: u64,
-    arrived: u64,
+    cpu_us: u64,
     is_busy: bool,
 }
 
 impl Pace {
-    /// Counts completions; says whether the last tick was a busy one.
-    fn is_busy(&mut self, arrived: usize, now: u64) -> bool {
-        self.arrived += arrived as u64;
+    /// Whether the thread was busy in the last tick.
+    fn is_busy(&mut self, now: u64) -> bool {
         let elapsed_ns = now.saturating_sub(self.tick_ns);
-        if elapsed_ns >= TICK_NS {
-            self.is_busy = self.arrived * 1_000_000_000 / elapsed_ns >= BUSY_EVENTS_PER_SEC;
-            (self.tick_ns, self.arrived) = (now, 0);
+        if elapsed_ns >= PACE_NS {
+            let cpu_us = crate::clock::thread_cpu_us();
+            self.is_busy = (cpu_us - self.cpu_us) * 100_000 / elapsed_ns >= BUSY_PERCENT;
+            (self.tick_ns, self.cpu_us) = (now, cpu_us);
         }
         self.is_busy
     }
@@ -265,7 +268,7 @@ impl Plane {
             self.flush();
             if is_idle {
                 self.sleep(wake);
-            } else if self.pace.is_busy(arrived, now) && arrived < NAP_EVENTS_MIN {
+            } else if self.pace.is_busy(now) && arrived < NAP_EVENTS_MIN {
                 std::thread::sleep(NAP);
             }
         }
