@@ -141,7 +141,6 @@ impl Driver {
         self.sockets.rings.iter_mut().for_each(Ring::mute);
         loop {
             let now = clocks(self.started);
-            self.node.turned_ms[self.shard].store(now.mono_us / 1_000, Ordering::Relaxed);
             self.engine.set_node_connections(self.node.connections.load(Ordering::Relaxed));
             self.refill_accepts();
             let mut has_worked = self.turn_rings(now);

@@ -1,7 +1,7 @@
 //! What shards share: their links, where to send sockets, and the two counts of the whole node.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam::queue::ArrayQueue;
@@ -43,18 +43,11 @@ impl Neighbour {
 pub(super) struct Node {
     /// Live connections.
     pub(super) connections: AtomicU32,
-    /// When each shard last looked for work, in milliseconds since the node started; 0: never.
-    pub(super) turned_ms: Vec<AtomicU64>,
     /// Connections by address, kept only while the per-address limit is on.
     addresses: Mutex<HashMap<IpAddr, u32>>,
 }
 
 impl Node {
-    /// The counts of a node with `shards` shards.
-    pub(super) fn new(shards: usize) -> Self {
-        Self { turned_ms: (0..shards).map(|_| AtomicU64::new(0)).collect(), ..Self::default() }
-    }
-
     /// One more connection from `address`; how many there are now.
     pub(super) fn add_address(&self, address: IpAddr) -> u32 {
         let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);

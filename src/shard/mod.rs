@@ -123,7 +123,7 @@ pub enum LaunchError {
 #[expect(clippy::needless_pass_by_value, reason = "only the shards keep the channel open")]
 pub fn launch(plan: Plan, handovers: mpsc::Sender<Handover>) -> Result<Shards, LaunchError> {
     let count = plan.cpus.len();
-    let node = Arc::new(Node::new(count));
+    let node = Arc::new(Node::default());
     let kernel = |shard: usize, source: std::io::Error| LaunchError::Kernel {
         shard,
         cpu: plan.cpus[shard],
