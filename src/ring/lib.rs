@@ -11,6 +11,7 @@
 //! Not here: what a connection is, when to read or write, any protocol.
 
 mod buffers;
+mod decoding;
 mod event;
 mod memory;
 mod outgoing;

@@ -15,6 +15,7 @@ const NEEDED: &[(u8, &str)] = &[
     (opcode::PollRemove::CODE, "POLL_REMOVE"),
     (opcode::Recv::CODE, "RECV"),
     (opcode::Send::CODE, "SEND"),
+    (opcode::SendMsg::CODE, "SENDMSG"),
     (opcode::Timeout::CODE, "TIMEOUT"),
 ];
 
@@ -34,7 +35,7 @@ pub struct Feature {
 pub fn features() -> io::Result<Vec<Feature>> {
     let mut builder = IoUring::builder();
     builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
-    let ring = builder.build(8).map_err(|error| crate::ring::explain_setup(&error))?;
+    let ring = builder.build(8).map_err(|error| explain_setup(&error))?;
     of(&ring)
 }
 
@@ -61,4 +62,22 @@ pub(crate) fn check(ring: &IoUring) -> io::Result<()> {
         io::ErrorKind::Unsupported,
         format!("this kernel's io_uring lacks {missing}; run Linux 6.8 or newer"),
     ))
+}
+
+/// Why a ring could not be made, and what to do about it, in one sentence.
+pub(crate) fn explain_setup(error: &io::Error) -> io::Error {
+    let advice = match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => {
+            "io_uring is disabled or blocked; set kernel.io_uring_disabled=0 and allow \
+             io_uring_setup, io_uring_enter and io_uring_register in the seccomp profile"
+        }
+        Some(libc::ENOSYS) => {
+            "io_uring is missing: this kernel is too old (run Linux 6.8 or newer), or a container's \
+             seccomp profile hides it (allow io_uring_setup, io_uring_enter, io_uring_register)"
+        }
+        Some(libc::EINVAL) => "this kernel's io_uring is too old; run Linux 6.8 or newer",
+        Some(libc::ENOMEM) => "not enough lockable memory for a ring; raise RLIMIT_MEMLOCK",
+        _ => "the ring could not be set up",
+    };
+    io::Error::new(error.kind(), format!("{advice} ({error})"))
 }

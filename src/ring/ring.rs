@@ -2,8 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use io_uring::squeue::{self, Flags};
@@ -11,6 +10,7 @@ use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, TimeoutFlags, T
 use io_uring::{IoUring, cqueue, opcode};
 
 use crate::buffers::{Buffer, Buffers, GROUP};
+use crate::decoding::taken;
 use crate::event::{Event, Key, Tag};
 use crate::outgoing::{Outgoing, Vectors};
 use crate::wake::Wake;
@@ -51,18 +51,18 @@ pub struct RingConfig {
 
 /// Where the kernel writes the peer's address of one accept.
 #[repr(C)]
-struct AcceptLane {
-    address: libc::sockaddr_storage,
+pub(crate) struct AcceptLane {
+    pub(crate) address: libc::sockaddr_storage,
     len: libc::socklen_t,
 }
 
 /// A private ring. Made and used on one thread.
 pub struct Ring {
     ring: IoUring,
-    raw: i32,
+    pub(crate) raw: i32,
     buffers: Buffers,
     /// Leaked: the kernel may write to them for as long as it likes.
-    lanes: *mut AcceptLane,
+    pub(crate) lanes: *mut AcceptLane,
     /// Leaked, as an SQE may point at it.
     timer: *mut Timespec,
     vectors: Vectors,
@@ -91,7 +91,8 @@ impl Ring {
             .setup_defer_taskrun()
             .setup_taskrun_flag()
             .setup_cqsize(CQ_ENTRIES);
-        let ring = builder.build(SQ_ENTRIES).map_err(|error| explain_setup(&error))?;
+        let ring =
+            builder.build(SQ_ENTRIES).map_err(|error| crate::probe::explain_setup(&error))?;
         crate::probe::check(&ring)?;
         let raw = ring.as_raw_fd();
         ring.submitter().register_files_sparse(config.slots).map_err(|error| {
@@ -424,95 +425,4 @@ impl Ring {
             self.submit();
         }
     }
-
-    fn decode(&mut self, entry: &cqueue::Entry) -> Event {
-        let (tag, key) = Tag::split(entry.user_data());
-        let result = taken(entry.result());
-        match tag {
-            Tag::Accept => {
-                let lane = key.bits() as u16;
-                let peer = result.is_ok().then(|| self.peer(lane)).flatten();
-                Event::Accepted { lane, slot: result.map(|slot| slot as Slot), peer }
-            }
-            Tag::ReadMany => {
-                let armed = cqueue::more(entry.flags());
-                Event::ReadMany { key, result: self.read_result(entry), armed }
-            }
-            Tag::Read => Event::Read { key, result: self.read_result(entry) },
-            Tag::PollIn => {
-                let armed = cqueue::more(entry.flags());
-                Event::Readable { key, armed, failed: result.is_err() }
-            }
-            Tag::PollOut => Event::Writable { key },
-            Tag::Cancel => Event::Cancelled { key },
-            Tag::Close => Event::Closed { key },
-            Tag::SendSlot => Event::SlotSent { key, result: result.map(|_| ()) },
-            Tag::Arrive => Event::Arrived { token: key, slot: entry.result() as Slot },
-            Tag::Install => {
-                // SAFETY: a successful FIXED_FD_INSTALL made this descriptor just now and nobody
-                // else has seen it.
-                let fd = result.map(|fd| unsafe { OwnedFd::from_raw_fd(fd as i32) });
-                Event::Installed { key, fd }
-            }
-            Tag::Timer => Event::Timer,
-            Tag::Send => unreachable!("a send ended outside its submission"),
-        }
-    }
-
-    /// What a completion of a read says: the buffer the kernel picked is in its flags.
-    fn read_result(&mut self, entry: &cqueue::Entry) -> io::Result<Option<Buffer>> {
-        let id = cqueue::buffer_select(entry.flags());
-        let len = taken(entry.result())?;
-        let buffer = id.map(|id| Buffer::new(id, len as u32, self.raw));
-        if len > 0 {
-            return Ok(buffer);
-        }
-        // The end of a stream may still have picked a buffer.
-        if let Some(unused) = buffer {
-            self.recycle(unused);
-        }
-        Ok(None)
-    }
-
-    fn peer(&self, lane: u16) -> Option<SocketAddr> {
-        // SAFETY: the lane is inside the leaked array and its accept has ended, so the kernel
-        // does not write to it; the family says which of the two layouts was written.
-        unsafe {
-            let address = &raw const (*self.lanes.add(usize::from(lane))).address;
-            match i32::from((*address).ss_family) {
-                libc::AF_INET => {
-                    let v4 = &*address.cast::<libc::sockaddr_in>();
-                    let ip = Ipv4Addr::from(v4.sin_addr.s_addr.to_ne_bytes());
-                    Some(SocketAddr::new(IpAddr::V4(ip), u16::from_be(v4.sin_port)))
-                }
-                libc::AF_INET6 => {
-                    let v6 = &*address.cast::<libc::sockaddr_in6>();
-                    let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr).to_canonical();
-                    Some(SocketAddr::new(ip, u16::from_be(v6.sin6_port)))
-                }
-                _ => None,
-            }
-        }
-    }
-}
-
-fn taken(result: i32) -> io::Result<usize> {
-    usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result))
-}
-
-pub(crate) fn explain_setup(error: &io::Error) -> io::Error {
-    let advice = match error.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => {
-            "io_uring is disabled or blocked; set kernel.io_uring_disabled=0 and allow \
-             io_uring_setup, io_uring_enter and io_uring_register in the seccomp profile"
-        }
-        Some(libc::ENOSYS) => {
-            "io_uring is missing: this kernel is too old (run Linux 6.8 or newer), or a container's \
-             seccomp profile hides it (allow io_uring_setup, io_uring_enter, io_uring_register)"
-        }
-        Some(libc::EINVAL) => "this kernel's io_uring is too old; run Linux 6.8 or newer",
-        Some(libc::ENOMEM) => "not enough lockable memory for a ring; raise RLIMIT_MEMLOCK",
-        _ => "the ring could not be set up",
-    };
-    io::Error::new(error.kind(), format!("{advice} ({error})"))
 }

@@ -1,4 +1,4 @@
-//! Chunks of sends, and what to do when the kernel did not take one whole.
+//! What goes into a chunk, and what to do when the kernel did not take it whole.
 //!
 //! A chunk is built as if every send will succeed: cursors move ahead at once, and only the few
 //! that did not go out whole are set right in `settle`. A connection has at most one send in a
@@ -6,21 +6,19 @@
 //! always stands between two frames and old segments can be freed at any time.
 
 use std::io;
-use std::sync::Arc;
 
+use super::chunk::{Chunk, Delivery, Source};
 use super::{Engine, Output};
 use crate::codec::{self, Notice};
 use crate::connection::Phase;
 use crate::fanout::FeedKey;
 use crate::limits::LagPolicy;
-use crate::log::{Log, Run, Segment};
+use crate::log::{Log, Run};
 use crate::report::CloseCause;
 use crate::room::{self, Feed, Member, Pass};
 use crate::table::Id;
 use crate::time::Now;
 
-/// Sends of one chunk: enough to make the submission cheap, few enough for reads in between.
-pub const CHUNK_SENDS_MAX: usize = 128;
 /// What a feed may put into a chunk at least, however many others wait.
 const TURN_SENDS_MIN: usize = 16;
 /// The most log bytes of one send: about what an empty send buffer takes.
@@ -31,116 +29,6 @@ const PRIVATE_BYTES_MAX: usize = 64 * 1024;
 const VISITS_MAX: usize = 8_192;
 /// The protocol's close code for a subscriber that was too slow.
 const CLOSE_EVICTED: u16 = 4000;
-
-/// Where a send's bytes are.
-#[derive(Clone, Copy, Debug)]
-pub enum Source {
-    /// Whole frames `from..next` in a segment of the chunk, or at the end of one and the start of
-    /// the next.
-    Log {
-        /// Index into the chunk's segments.
-        segment: u32,
-        /// First byte.
-        start: u32,
-        /// Bytes.
-        len: u32,
-        /// The segment that follows and how many of its first bytes, when the frames go on there.
-        then: Option<(u32, u32)>,
-        /// Offset of the first frame.
-        from: u64,
-        /// Offset after the last.
-        next: u64,
-    },
-    /// Bytes in the chunk's scratch memory.
-    Private {
-        /// First byte.
-        start: u32,
-        /// Bytes.
-        len: u32,
-    },
-}
-
-impl Source {
-    /// Bytes of the send.
-    #[must_use]
-    pub fn len(self) -> u32 {
-        match self {
-            Self::Log { len, then, .. } => len + then.map_or(0, |(_, more)| more),
-            Self::Private { len, .. } => len,
-        }
-    }
-
-    /// Never true: the engine makes no empty sends.
-    #[must_use]
-    pub fn is_empty(self) -> bool {
-        self.len() == 0
-    }
-}
-
-/// One send.
-#[derive(Clone, Copy, Debug)]
-pub struct Delivery {
-    /// To whom.
-    pub id: Id,
-    /// What.
-    pub source: Source,
-}
-
-/// Sends that are submitted together. It keeps alive what they point at.
-#[derive(Debug)]
-pub struct Chunk {
-    /// The sends, at most one a connection.
-    pub deliveries: Vec<Delivery>,
-    sends_max: usize,
-    segments: Vec<Arc<Segment>>,
-    scratch: Vec<u8>,
-}
-
-impl Default for Chunk {
-    fn default() -> Self {
-        Self::new(CHUNK_SENDS_MAX)
-    }
-}
-
-impl Chunk {
-    /// A chunk of at most `sends_max` sends. The simulator's are small, so that a pass takes many.
-    #[must_use]
-    pub fn new(sends_max: usize) -> Self {
-        Self { deliveries: Vec::new(), sends_max, segments: Vec::new(), scratch: Vec::new() }
-    }
-
-    /// The segment behind [`Source::Log`].
-    #[must_use]
-    pub fn segment(&self, index: u32) -> &Segment {
-        &self.segments[index as usize]
-    }
-
-    /// The bytes behind [`Source::Private`].
-    #[must_use]
-    pub fn private(&self, start: u32, len: u32) -> &[u8] {
-        &self.scratch[start as usize..(start + len) as usize]
-    }
-
-    fn clear(&mut self) {
-        self.deliveries.clear();
-        self.segments.clear();
-        self.scratch.clear();
-    }
-
-    fn is_full(&self) -> bool {
-        self.deliveries.len() >= self.sends_max
-    }
-
-    fn keep(&mut self, segment: &Arc<Segment>) -> u32 {
-        // Members of one feed mostly share the last segment, or the last two.
-        let recent = self.segments.iter().rev().take(2);
-        if let Some(back) = recent.into_iter().position(|kept| Arc::ptr_eq(kept, segment)) {
-            return (self.segments.len() - 1 - back) as u32;
-        }
-        self.segments.push(Arc::clone(segment));
-        self.segments.len() as u32 - 1
-    }
-}
 
 /// What came of looking at a member.
 enum Visit {

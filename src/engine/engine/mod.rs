@@ -11,11 +11,12 @@
 //! Time comes with each call; there is no clock, socket, thread or `async` in here, so one seed
 //! replays a run. The files of this module each hold one part of the story: `handshake`
 //! (request to room), `placing` (which shard), `session` (a live connection's messages), `posting`
-//! (comments into logs), `delivery` (chunks and short writes), `linking` (mesh), `timers`,
+//! (comments into logs), `chunk` and `delivery` (what is sent, and short writes), `linking` (mesh), `timers`,
 //! `draining`, `answering` (control plane), `checking` (invariants).
 
 mod answering;
 mod checking;
+mod chunk;
 mod delivery;
 mod draining;
 mod handshake;
@@ -30,7 +31,7 @@ use std::net::SocketAddr;
 
 use hashbrown::HashMap;
 
-pub use delivery::{CHUNK_SENDS_MAX, Chunk, Delivery, Source};
+pub use chunk::{CHUNK_SENDS_MAX, Chunk, Delivery, Source};
 
 use crate::connection::{Connection, Phase, Private};
 use crate::fanout::Fanout;
