@@ -18,7 +18,6 @@ mod outgoing;
 mod probe;
 mod receiving;
 mod ring;
-mod sleeping;
 mod wake;
 
 pub use buffers::Buffer;
@@ -27,4 +26,4 @@ pub use memory::give_back;
 pub use outgoing::Outgoing;
 pub use probe::{Feature, features};
 pub use ring::{ACCEPTS_MAX, Ring, RingAddress, RingConfig, SEND_CHUNK_MAX, Slot};
-pub use wake::{Sleeper, Wake, Waker};
+pub use wake::{Wake, Waker};

@@ -1,16 +1,16 @@
 //! How a sleeping shard wakes: one eventfd, written by the kernel for its rings' completions
 //! and by other threads for the mesh and the control plane.
 //!
-//! The executor's task sleeps in a read of the eventfd through glommio's own ring. Polling a
-//! `DEFER_TASKRUN` ring's descriptor instead hangs, and a non-blocking eventfd makes the read
-//! return at once.
+//! The sleep is a plain read that blocks the thread. A shard's executor has one task, so there is nobody
+//! to give the thread to meanwhile, and a read through glommio's own ring costs several system calls and a
+//! timer (ARCHITECTURE.md has the measurement). Polling a `DEFER_TASKRUN` ring's descriptor instead hangs, and
+//! a non-blocking eventfd makes the read return at once.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use glommio::io::BufferedFile;
 use rustix::event::{EventfdFlags, eventfd};
 
 /// The eventfd that a shard sleeps on.
@@ -35,16 +35,16 @@ impl Wake {
         self.waker.clone()
     }
 
-    /// The sleeping end. Call it on the executor's thread; it lives as long as the process.
+    /// Blocks the thread until something was written since the last sleep.
     ///
     /// # Errors
-    /// The kernel's, when the process is out of descriptors.
-    pub fn sleeper(&self) -> io::Result<Sleeper> {
-        let own = self.waker.fd.try_clone()?.into_raw_fd();
-        // SAFETY: `own` was just duplicated and given up by its OwnedFd, so this file is its only
-        // owner. WHY: glommio has no safe way to read an eventfd.
-        let file = unsafe { BufferedFile::from_raw_fd(own) };
-        Ok(Sleeper { file })
+    /// The kernel's.
+    pub fn sleep_thread(&self) -> io::Result<()> {
+        let mut count = [0; 8];
+        match rustix::io::read(&*self.waker.fd, &mut count) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// From here on other threads write to the eventfd. Look for work once more, then sleep.
@@ -77,21 +77,5 @@ impl Waker {
             // It fails only when the counter is saturated, and then the shard is due to wake anyway.
             let _ = rustix::io::write(&*self.fd, &1u64.to_ne_bytes());
         }
-    }
-}
-
-/// The end of the eventfd that the shard's one task sleeps on.
-#[derive(Debug)]
-pub struct Sleeper {
-    file: BufferedFile,
-}
-
-impl Sleeper {
-    /// Sleeps until something was written since the last sleep.
-    ///
-    /// # Errors
-    /// The kernel's, if the executor's own ring fails.
-    pub async fn sleep(&self) -> io::Result<()> {
-        self.file.read_at(0, 8).await.map(|_| ()).map_err(io::Error::from)
     }
 }

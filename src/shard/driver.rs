@@ -15,7 +15,7 @@ use uproar_engine::limits::Limits;
 use uproar_engine::report::Shell;
 use uproar_engine::table::Id;
 use uproar_engine::time::{Now, TICK_US};
-use uproar_ring::{Event, Ring, Sleeper, Wake};
+use uproar_ring::{Event, Ring, Wake};
 
 use crate::link::{Handover, Job};
 use crate::shard::accepting::Accepting;
@@ -136,8 +136,9 @@ impl Driver {
         }
     }
 
-    /// Runs until the process ends.
-    pub(super) async fn run(mut self, sleeper: Sleeper) {
+    /// Runs until the process ends. It blocks the thread when there is nothing to do, as nobody else has a
+    /// claim on it.
+    pub(super) fn run(mut self) {
         self.sockets.rings.iter_mut().for_each(Ring::mute);
         loop {
             let now = clocks(self.started);
@@ -152,7 +153,7 @@ impl Driver {
             self.do_outputs(now);
             self.send_mail();
             if !has_worked && !self.engine.has_work() {
-                self.sleep(&sleeper).await;
+                self.sleep();
             }
         }
     }
@@ -261,7 +262,7 @@ impl Driver {
     }
 
     /// Sleeps until a completion, a message, a job or the engine's next deadline.
-    async fn sleep(&mut self, sleeper: &Sleeper) {
+    fn sleep(&mut self) {
         self.wake.announce_sleep();
         self.sockets.rings.iter_mut().for_each(Ring::unmute);
         let now = clocks(self.started);
@@ -274,7 +275,7 @@ impl Driver {
                 self.timer_us = due_us;
             }
             // A failed sleep must not become a busy loop that nobody sees.
-            sleeper.sleep().await.expect("the eventfd of this shard can be read");
+            self.wake.sleep_thread().expect("the eventfd of this shard can be read");
             self.shell.wakeups += 1;
             self.slept_us += clocks(self.started).mono_us - now.mono_us;
         }

@@ -35,12 +35,10 @@ use crate::shard::mesh::{Door, Link, Neighbour, Node};
 /// turn, so all of them count as memory in use.
 const BUFFERS: u16 = 128;
 const BUFFER_BYTES: u32 = 4 * 1_024;
-/// glommio's own I/O memory; only eventfd reads go through it.
+/// glommio's own I/O memory; nothing goes through it.
 const EXECUTOR_IO_BYTES: usize = 64 * 1_024;
-/// glommio interrupts a task that runs longer than this. The driver is the executor's only task and
-/// never runs out its time in another's way, so: never. A short timer is worse than useless: when it
-/// fires between glommio's poll for I/O and its look at the task queues, glommio 0.9 parks with a
-/// runnable task, and the shard sleeps until a signal comes (seen within seconds on a loaded host).
+/// glommio interrupts a task that runs longer than this, so that others get their turn. The driver is the
+/// executor's only task: never.
 const PREEMPT_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Everything the shards need to know before the first socket is opened.
@@ -169,14 +167,13 @@ pub fn launch(plan: Plan, handovers: mpsc::Sender<Handover>) -> Result<Shards, L
                 // A ring belongs to the thread that makes it.
                 let rings: Result<Vec<Ring>, _> =
                     (0..rings_per_shard).map(|_| Ring::new(config, &wake)).collect();
-                let ready = rings.and_then(|rings| Ok((rings, wake.sleeper()?)));
-                match ready {
+                match rings {
                     Err(error) => drop(tell_made.send(Err(error))),
-                    Ok((rings, sleeper)) => {
+                    Ok(rings) => {
                         let doors = rings.iter().map(Ring::address).collect();
                         drop(tell_made.send(Ok(doors)));
                         let Ok(neighbours) = neighbours.recv() else { return };
-                        Driver::new(start, rings, wake, neighbours).run(sleeper).await;
+                        Driver::new(start, rings, wake, neighbours).run();
                     }
                 }
             })
