@@ -31,7 +31,9 @@ impl Ring {
             Tag::Read => Event::Read { key, result: self.read_result(entry) },
             Tag::PollIn => {
                 let armed = cqueue::more(entry.flags());
-                Event::Readable { key, armed, failed: result.is_err() }
+                let ends = (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) as usize;
+                let is_last = result.as_ref().is_ok_and(|mask| mask & ends != 0);
+                Event::Readable { key, armed, is_last, failed: result.is_err() }
             }
             Tag::PollOut => Event::Writable { key },
             Tag::Cancel => Event::Cancelled { key },

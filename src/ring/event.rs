@@ -63,6 +63,9 @@ pub enum Event {
         key: Key,
         /// Whether the poll goes on; if not, arm it again.
         armed: bool,
+        /// The peer will send nothing more, or the socket has failed. The poll is edge-triggered and may not
+        /// speak again, so read until the end is read.
+        is_last: bool,
         /// The kernel ended the poll with an error (also after a cancel).
         failed: bool,
     },

@@ -8,6 +8,7 @@ use uproar_engine::time::Now;
 use uproar_ring::{Buffer, Event, Slot};
 
 use crate::shard::driver::Driver;
+use crate::shard::sockets::Place;
 
 impl Driver {
     /// Handles one completion of `ring`.
@@ -25,10 +26,11 @@ impl Driver {
             Event::Read { key, result } => {
                 self.read_ended(now, ring, Id::from_bits(key.bits()), result);
             }
-            Event::Readable { key, armed, failed } => {
+            Event::Readable { key, armed, is_last, failed } => {
                 let id = Id::from_bits(key.bits());
                 let Some(place) = self.sockets.get(id) else { return };
                 place.is_watched = armed;
+                place.is_ending |= is_last;
                 if failed {
                     return self.engine.failed(now, id);
                 }
@@ -86,10 +88,12 @@ impl Driver {
             Ok(Some(buffer)) => {
                 if is_known {
                     let ring = &mut self.sockets.rings[ring];
-                    let may_be_more = buffer.len() == ring.buffer_bytes();
+                    let is_full = buffer.len() == ring.buffer_bytes();
                     self.engine.received(now, id, ring.bytes(&buffer));
-                    let is_watched = self.sockets.get(id).is_some_and(|place| place.is_watched);
-                    if may_be_more && is_watched {
+                    // The poll reports an edge. Bytes and the end behind them can be one.
+                    let may_be_more =
+                        |place: &mut Place| place.is_watched && (is_full || place.is_ending);
+                    if self.sockets.get(id).is_some_and(may_be_more) {
                         self.sockets.read_now(id);
                     }
                 }

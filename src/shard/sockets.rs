@@ -17,6 +17,8 @@ pub(super) struct Place {
     pub(super) ring: u8,
     pub(super) is_reading: bool,
     pub(super) is_watched: bool,
+    /// The peer has sent its last byte: reads go on until one finds the end.
+    pub(super) is_ending: bool,
     pub(super) awaits_writable: bool,
 }
 
@@ -62,6 +64,7 @@ impl Sockets {
             ring: ring as u8,
             is_reading: false,
             is_watched: false,
+            is_ending: false,
             awaits_writable: false,
         });
     }

@@ -1,7 +1,9 @@
 //! How connections end: each fault of a peer with the close code of PROTOCOL.md.
 
 use std::io::Write;
+use std::net::Shutdown;
 
+use rustix::net::sockopt;
 use tungstenite::Message;
 
 use crate::node::{Node, wait_until};
@@ -113,4 +115,20 @@ fn a_peer_that_does_not_answer_our_close_is_cut_off() {
     let mut rest = Vec::new();
     std::io::Read::read_to_end(viewer.socket.get_mut(), &mut rest).unwrap();
     assert_eq!(rest[rest.len() - usize::from(rest[1]) - 2], 0x88, "the close frame came first");
+}
+
+#[test]
+fn an_end_behind_the_last_bytes_is_seen() {
+    let node = Node::start(&["--keepalive-ms", "0"]);
+    let viewers: Vec<_> = (0..20).map(|_| node.join("e", "")).collect();
+    node.wait_metric("uproar_connections", "", 20.0);
+    for viewer in &viewers {
+        let mut stream = viewer.socket.get_ref();
+        // The pong and the FIN leave in one segment, so the node sees one edge.
+        sockopt::set_tcp_cork(stream, true).unwrap();
+        stream.write_all(&frame(0x8a, b"bye")).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        sockopt::set_tcp_cork(stream, false).unwrap();
+    }
+    wait_until("all who ended are gone", || node.metric("uproar_connections", "") == 0.0);
 }

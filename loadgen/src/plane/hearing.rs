@@ -33,7 +33,7 @@ impl Plane {
                 let (lane, slot) = self.place(viewer);
                 self.lanes[lane].ring.read_many(slot, key);
             }
-            Event::Readable { key, armed, failed } => {
+            Event::Readable { key, armed, failed, .. } => {
                 let Some(viewer) = self.open(key) else { return };
                 let (lane, slot) = self.place(viewer);
                 let ring = &mut self.lanes[lane].ring;
