@@ -48,13 +48,10 @@ impl Engine {
         self.limits = limits;
         let rooms: Vec<Id> = self.rooms.table.iter().map(|(id, _)| id).collect();
         for id in rooms {
+            self.rooms.table.at(id.index).resize_logs(&self.limits);
             self.limit_logs(id);
         }
-        for index in 0..self.connections.index_bound() {
-            if let Some(id) = self.connections.id_at(index) {
-                self.arm(now, id);
-            }
-        }
+        self.rearm_all(now);
     }
 
     fn post_over_http(

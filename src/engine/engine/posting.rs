@@ -219,7 +219,8 @@ impl Engine {
         let Some(&(warmth, index)) = self.warmth.first() else { return false };
         let id = self.rooms.table.id_at(index).expect("a room with warmth exists");
         let room = self.rooms.table.at(index);
-        match room.trim() {
+        // The warmest room's newest frames may not have been sent to anybody yet.
+        match room.trim(warmth + 1 != self.next_warmth) {
             Some(frames) => self.counters.log_evictions += frames,
             // Nothing left to give until its next comment.
             None => {
