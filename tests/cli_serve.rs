@@ -3,13 +3,14 @@
 mod server;
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use server::{Server, http, inherit, next_frame, post, temporary, until};
 use tungstenite::Message;
 
@@ -181,4 +182,55 @@ fn inherited_listeners_are_served_and_told_apart_by_name() {
     assert_eq!(http(server.listen, "GET", "/ready", "").0, 200);
     assert_eq!(http(server.admin, "GET", "/metrics", "").0, 200);
     drop(server.watch("e"));
+}
+
+#[test]
+fn the_journal_gets_a_priority_with_each_line() {
+    // A file stands for the stream that the journal gives a service.
+    let path = temporary("journal");
+    let file = fs::File::create(&path).unwrap();
+    let stream = file.metadata().unwrap();
+    let start = |stream: &str, args: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_uproar"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--admin", "off", "--shards", "1"])
+            .args(args)
+            .env("JOURNAL_STREAM", stream)
+            .stderr(Stdio::from(file.try_clone().unwrap()))
+            .spawn()
+            .unwrap()
+    };
+    let own = format!("{}:{}", stream.dev(), stream.ino());
+    let mut server = start(&own, &["--connections-max", "500"]);
+    let log = || fs::read_to_string(&path).unwrap();
+    until("the node is ready", || log().lines().any(|line| line == "<6>ready"));
+    kill_process(Pid::from_child(&server), Signal::INT).unwrap();
+    assert!(server.wait().unwrap().success());
+    assert!(log().lines().all(|line| line.starts_with("<6>")), "{}", log());
+
+    assert_eq!(start(&own, &["--shards", "0"]).wait().unwrap().code(), Some(78));
+    assert!(log().lines().any(|line| line.starts_with("<3>uproar: --shards:")), "{}", log());
+    // Stderr that is not the journal's stream, as under a wrapper that has a log of its own.
+    assert_eq!(start("1:1", &["--shards", "0"]).wait().unwrap().code(), Some(78));
+    assert!(log().lines().any(|line| line.starts_with("uproar: --shards:")), "{}", log());
+    fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn a_flood_of_bad_requests_is_one_line() {
+    let mut server = Server::start(&[]);
+    let listen = server.listen;
+    let flood = || {
+        for _ in 0..200 {
+            let mut stream = TcpStream::connect(listen).unwrap();
+            stream.write_all(b"nonsense\r\n\r\n").unwrap();
+            stream.read_to_end(&mut Vec::new()).unwrap();
+        }
+    };
+    flood();
+    let line = server.log_until("trouble with peers");
+    assert!(line["message"].as_str().unwrap().contains(" bad_request="), "{line}");
+    flood();
+    server.signal(Signal::INT);
+    let lines = server.log_rest();
+    assert!(lines.iter().all(|line| !line.contains("trouble with peers")), "{lines:#?}");
 }

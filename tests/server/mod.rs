@@ -47,6 +47,11 @@ impl Server {
         wait_for(&mut self.log, message)
     }
 
+    /// Reads the log to its end.
+    pub(crate) fn log_rest(&mut self) -> Vec<String> {
+        self.log.by_ref().map(|line| line.expect("log lines are text")).collect()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("the server lives");
     }
