@@ -8,7 +8,7 @@
 
 use crate::ids::EventId;
 
-/// Places looked at in one step: well under a millisecond of a shard.
+/// Places looked at in one step: a quarter of a millisecond of a shard where all are rooms.
 pub const LOOKED_AT_MAX: u32 = 4_096;
 /// Rooms that one list may have.
 pub const LISTED_MAX: usize = 100;
