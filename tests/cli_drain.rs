@@ -1,5 +1,7 @@
 //! `uproar drain` against a running node: what viewers, load balancers and the operator see.
 
+#![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
 mod server;
 
 use std::io::{BufRead, BufReader, Read, Write};

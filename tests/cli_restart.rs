@@ -1,6 +1,8 @@
 //! A restart under load while a supervisor holds the listening socket: nobody is refused, and who
 //! resumes gets everything that the node still holds, or is told that it is gone.
 
+#![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
 mod server;
 
 use std::collections::BTreeMap;

@@ -1,5 +1,7 @@
 //! `uproar serve` as a process: signals, reload, the service manager's protocols, and the end.
 
+#![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
 mod server;
 
 use std::fs;
