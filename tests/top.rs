@@ -54,7 +54,7 @@ fn counters_show_what_they_grew_by_and_gauges_what_they_are() {
     for part in [
         "connections 50k of 55k",
         "deliveries 20k",
-        "a connection 271 B, and 4120 B of the kernel's",
+        "a connection 271B, and 4120B of the kernel's",
         "pass over a room: 1.0 ms on average",
         "BUSY of 70%",
         " 50% #####",

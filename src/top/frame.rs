@@ -98,7 +98,7 @@ fn memory(now: &Snapshot) -> String {
         bytes.map_or_else(|| "-".into(), short)
     };
     format!(
-        "process {}B   logs {}B of {}B   a connection {} B, and {} B of the kernel's",
+        "process {}B   logs {}B of {}B   a connection {}B, and {}B of the kernel's",
         short(now.sum("process_resident_memory_bytes")),
         short(now.sum("uproar_log_bytes")),
         short(now.sum("uproar_log_bytes_max")),
