@@ -17,6 +17,7 @@ use crate::keys::Keys;
 use crate::limits::Limits;
 use crate::log::Log;
 use crate::mesh::Spread;
+use crate::rate::Rate;
 use crate::table::{Id, Table};
 
 /// Frames derived into a view in one step, so that a long log does not stall the shard.
@@ -144,6 +145,8 @@ pub struct Home {
     pub keys: Option<Box<Keys>>,
     /// Posts a second.
     pub posts: Bucket,
+    /// Comments lately.
+    pub comments: Rate,
     /// Time of the newest comment, Unix ms; it never runs backwards.
     pub time_ms: u64,
     /// Place in the order of coldness; 0 while nothing is held.

@@ -99,6 +99,7 @@ impl Engine {
         }
         home.time_ms = home.time_ms.max(now.wall_ms);
         home.active_tick = now.tick();
+        home.comments.count(now);
         let shard = self.setup.shard as u8;
         let id = CommentId::new(home.time_ms, self.node_hash, shard, self.next_comment);
         self.next_comment = self.next_comment.wrapping_add(1);
