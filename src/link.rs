@@ -7,6 +7,7 @@
 
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam::queue::ArrayQueue;
 use tokio::sync::oneshot;
@@ -53,15 +54,36 @@ pub enum Unreachable {
 #[derive(Clone, Debug)]
 pub struct ShardPort {
     jobs: Arc<ArrayQueue<Job>>,
+    has_ended_accepting: Arc<AtomicBool>,
     waker: Waker,
+}
+
+/// The shard's end of the link.
+#[derive(Debug)]
+pub struct ShardEnd {
+    /// What is asked of it.
+    pub jobs: Arc<ArrayQueue<Job>>,
+    /// Set for good when it is to accept no more.
+    pub has_ended_accepting: Arc<AtomicBool>,
 }
 
 impl ShardPort {
     /// Makes the two ends; `waker` wakes the shard that keeps the queue.
     #[must_use]
-    pub fn new(waker: Waker) -> (Self, Arc<ArrayQueue<Job>>) {
+    pub fn new(waker: Waker) -> (Self, ShardEnd) {
         let jobs = Arc::new(ArrayQueue::new(JOBS_MAX));
-        (Self { jobs: Arc::clone(&jobs), waker }, jobs)
+        let has_ended_accepting = Arc::new(AtomicBool::new(false));
+        let end = ShardEnd {
+            jobs: Arc::clone(&jobs),
+            has_ended_accepting: Arc::clone(&has_ended_accepting),
+        };
+        (Self { jobs, has_ended_accepting, waker }, end)
+    }
+
+    /// Has the shard accept no more, for good. Its report says when the last accept has ended.
+    pub fn end_accepting(&self) {
+        self.has_ended_accepting.store(true, Ordering::Relaxed);
+        self.waker.wake();
     }
 
     /// Asks the shard and waits for its answer.

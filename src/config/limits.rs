@@ -48,7 +48,7 @@ limits! {
              for all of them, so raising it past what was planned at start needs a restart.";
         connections_per_address_max = "0", count("connections", 0, 10_000_000),
             "Connections from one IP address; more are answered 429. 0 is no cap; behind a proxy, \
-             which is one address, leave it at 0.";
+             which is one address, leave it at 0. A reload that sets it counts who comes from then on.";
         rooms_max = "65536", count("rooms", 1, 16_777_216),
             "Rooms (events with viewers or retained comments) on the node, divided evenly among \
              the shards; more are answered 503 `rooms_full`.";
@@ -68,7 +68,7 @@ limits! {
         posts_per_sec_connection = "5", count("posts/s", 0, 1_000_000),
             "Sustained posts a second over one connection, with a burst of two seconds' worth; \
              more are refused with `rate_limited`. 0 is no cap.";
-        posts_per_sec_event = "200", count("posts/s", 0, 10_000_000),
+        posts_per_sec_event = "200", count("posts/s", 0, 1_000_000),
             "Sustained posts a second into one event, with a burst of two seconds' worth; more \
              are refused with `rate_limited`. 0 is no cap.";
     }
@@ -95,8 +95,8 @@ limits! {
         stall_ms_max = "30000", ms(1_000, DAY_MS),
             "A viewer with bytes waiting that accepts none for this long is evicted.";
         private_queue_bytes_max = "65536", bytes(4_096, 64 * MIB),
-            "Bytes waiting for one connection alone (acks, errors, pongs); more closes it with \
-             1008.";
+            "Bytes waiting for one connection alone (acks, errors, pongs); more ends it without a \
+             close frame, which it would not read either.";
         keepalive_ms = "50000", Kind::NumberOrZero { unit: "ms", min: 1_000, max: DAY_MS },
             "Silence after which a connection is pinged; two silent intervals end it. Keep it \
              under the idle time-out of proxies on the way (often 60 s). 0 is no keepalive.";

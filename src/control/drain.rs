@@ -13,9 +13,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tracing::{info, warn};
 use uproar_engine::control::Request;
+use uproar_engine::report::Report;
 
 use super::node::{NoAnswer, Node};
 use super::systemd;
@@ -26,6 +27,11 @@ const POLL: Duration = Duration::from_millis(100);
 const PROGRESS: Duration = Duration::from_secs(1);
 /// How much more time each progress notice asks the service manager for.
 const EXTENSION: Duration = Duration::from_secs(10);
+
+/// How long the last who were accepted may take to say what they want.
+const SETTLE: Duration = Duration::from_millis(500);
+/// How often they are looked for.
+const SETTLE_POLL: Duration = Duration::from_millis(10);
 
 /// A drain under way.
 #[derive(Clone, Copy, Debug)]
@@ -150,12 +156,34 @@ pub(super) async fn until_empty(node: &Node, delay_ms: u32) -> u64 {
     systemd::stopping(EXTENSION);
     let drain = start(node, delay_ms);
     let tell = |status: &str| systemd::draining(status, EXTENSION);
+    let drained = async {
+        attend(node, drain.number, tell).await;
+        until_accepted_none(node).await;
+    };
     // A stuck shard must not stretch the deadline, so every wait on the shards ends with it.
-    if timeout_at(deadline, attend(node, drain.number, tell)).await.is_ok() {
+    if timeout_at(deadline, drained).await.is_ok() {
         return 0;
     }
     let last_look = timeout(POLL, connections(node)).await;
     last_look.ok().flatten().unwrap_or(0)
+}
+
+/// Ends the accepts and waits, for a moment, until those who came last have got their answer: a connection
+/// that was accepted and never answered is worse than one that was refused.
+async fn until_accepted_none(node: &Node) {
+    node.end_accepting();
+    let settled = async {
+        loop {
+            let reports = node.reports().await;
+            let pending = |r: &Report| r.handshakes + r.shell.accepts_in_flight;
+            if reports.iter().flatten().map(pending).sum::<u64>() == 0 {
+                return;
+            }
+            sleep(SETTLE_POLL).await;
+        }
+    };
+    // Who has not said a word by then loses nothing.
+    let _ = timeout(SETTLE, settled).await;
 }
 
 /// Puts down a new drain, which goes on where one under way is.
@@ -207,6 +235,10 @@ async fn attend(node: &Node, number: u64, tell: impl Fn(&str)) {
 async fn begin_closes(node: &Node, drain: Drain) {
     let connections_at_start = Some(node.connections_seen());
     node.set_drain(Some(Drain { connections_at_start, ..drain }));
+    if node.has_inherited_listeners() && node.readiness.is_ending() {
+        // The next process takes whoever comes from now on; this one would only refuse them.
+        node.end_accepting();
+    }
     let spread_ms = node.loaded().config.server.drain_spread_ms;
     complain(&node.ask_all(|| Request::Drain { spread_ms }).await, "drain");
 }
@@ -219,10 +251,11 @@ fn complain<T>(answers: &[Result<T, NoAnswer>], what: &str) {
     }
 }
 
-/// Connections and handshakes on the node; `None` while a shard gives no answer.
+/// Connections on the node; `None` while a shard gives no answer. Who is still shaking hands is not
+/// counted: a drain refuses them, and the clients that it has closed keep coming back to be refused.
 async fn connections(node: &Node) -> Option<u64> {
     let reports = node.reports().await;
-    reports.into_iter().map(|report| report.map(|r| r.connections + r.handshakes)).sum()
+    reports.into_iter().map(|report| report.map(|r| r.connections)).sum()
 }
 
 #[cfg(test)]

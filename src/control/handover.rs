@@ -12,6 +12,7 @@ use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -32,6 +33,9 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// From handover to the last byte of the answer, body included. A slower peer is cut off.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Health checks served at a time beside everything else: a node that is busy is not dead.
+const PROBES_MAX: usize = 64;
+
 /// Reads spent on what a refused peer has already sent: 64 KiB, about a receive buffer.
 const REFUSED_READS_MAX: usize = 16;
 
@@ -41,15 +45,19 @@ const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: applicat
     {\"code\":\"overloaded\",\"message\":\"too many HTTP requests at once; try again\"}\n";
 
 /// Serves sockets as the shards hand them over, at most `connections_max` at a time, until no
-/// shard is left to send any.
+/// shard is left to send any. Those beyond are answered 503 and counted in `refused`.
 pub(super) async fn serve(
     mut handovers: mpsc::Receiver<Handover>,
     router: Router,
     connections_max: usize,
+    refused: Arc<AtomicU64>,
 ) {
     let permits = Arc::new(Semaphore::new(connections_max));
+    let probe_permits = Arc::new(Semaphore::new(PROBES_MAX));
     while let Some(handover) = handovers.recv().await {
-        let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
+        let permits = if is_probe(&handover.read) { &probe_permits } else { &permits };
+        let Ok(permit) = Arc::clone(permits).try_acquire_owned() else {
+            refused.fetch_add(1, Ordering::Relaxed);
             // Overload: whoever cannot take this at once gets the close alone.
             let _ = refuse(&handover.stream);
             continue;
@@ -63,6 +71,13 @@ pub(super) async fn serve(
             drop(permit);
         });
     }
+}
+
+/// Whether a request's first bytes ask how the node is.
+fn is_probe(read: &[u8]) -> bool {
+    ["GET /health ", "HEAD /health ", "GET /ready ", "HEAD /ready "]
+        .iter()
+        .any(|probe| read.starts_with(probe.as_bytes()))
 }
 
 /// Answers 503 on a non-blocking socket, without ever waiting for the peer.
@@ -88,6 +103,8 @@ async fn serve_one(handover: Handover, router: Router) -> Result<(), ServeError>
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .keep_alive(false)
+        // Who has sent everything may close its half and still wants the answer.
+        .half_close(true)
         .serve_connection(io, TowerToHyperService::new(router));
     timeout(REQUEST_TIMEOUT, connection).await.map_err(|_| ServeError::Slow)??;
     Ok(())

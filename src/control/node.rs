@@ -32,12 +32,18 @@ pub struct Node {
     pub readiness: Readiness,
     /// When the node started.
     pub started: Instant,
+    /// Plain HTTP connections beyond `http_connections_max`, answered 503.
+    pub http_refused: Arc<AtomicU64>,
+    /// The same of the admin port.
+    pub admin_refused: Arc<AtomicU64>,
     ports: Vec<ShardPort>,
+    /// The listeners belong to the service manager and outlive the process.
+    has_inherited_listeners: bool,
     loaded: Mutex<Arc<Loaded>>,
     /// The drain under way, if any.
     drain: Mutex<Option<Drain>>,
     drains: AtomicU64,
-    /// Connections and handshakes at the last poll.
+    /// Connections at the last poll.
     connections_seen: AtomicU64,
 }
 
@@ -61,12 +67,26 @@ impl Node {
             layout,
             readiness: Readiness::default(),
             started: Instant::now(),
+            http_refused: Arc::default(),
+            admin_refused: Arc::default(),
             ports,
+            has_inherited_listeners: false,
             loaded: Mutex::new(Arc::new(loaded)),
             drain: Mutex::new(None),
             drains: AtomicU64::new(0),
             connections_seen: AtomicU64::new(0),
         }
+    }
+
+    /// The same node behind listeners that belong to the service manager, or that do not.
+    #[must_use]
+    pub fn with_inherited_listeners(self, has_inherited_listeners: bool) -> Self {
+        Self { has_inherited_listeners, ..self }
+    }
+
+    /// Whether the listeners outlive the process.
+    pub(super) fn has_inherited_listeners(&self) -> bool {
+        self.has_inherited_listeners
     }
 
     /// The configuration in effect.
@@ -84,6 +104,11 @@ impl Node {
         &self.ports
     }
 
+    /// Has every shard accept no more, for good.
+    pub(super) fn end_accepting(&self) {
+        self.ports.iter().for_each(ShardPort::end_accepting);
+    }
+
     /// The drain under way.
     pub(super) fn drain(&self) -> Option<Drain> {
         *self.drain.lock().unwrap_or_else(PoisonError::into_inner)
@@ -98,7 +123,7 @@ impl Node {
         self.drains.fetch_add(1, Relaxed)
     }
 
-    /// Connections and handshakes at the last poll, a second ago at most while all shards answer.
+    /// Connections at the last poll, a second ago at most while all shards answer.
     pub(super) fn connections_seen(&self) -> u64 {
         self.connections_seen.load(Relaxed)
     }

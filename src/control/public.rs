@@ -4,10 +4,13 @@
 //! event's home shard.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Query, State};
+use axum::extract::{
+    DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, Request as HttpRequest, State,
+};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -15,6 +18,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::json;
+use tokio::time::timeout;
 use uproar_engine::control::{Reply, Request};
 use uproar_engine::ids::{EventId, Position};
 
@@ -24,6 +28,9 @@ use super::node::Node;
 
 /// A request body, in bytes: the largest comment, every byte of it escaped, and its labels.
 pub(super) const BODY_BYTES_MAX: usize = 128 * 1024;
+
+/// From the head of a request to the last byte of its body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The router behind the public port.
 pub(super) fn router(node: Arc<Node>) -> Router {
@@ -82,8 +89,18 @@ async fn live() -> Response {
 /// Which comments.
 #[derive(Deserialize)]
 struct Page {
+    #[serde(default, deserialize_with = "capped")]
     limit: Option<u32>,
     before: Option<u64>,
+}
+
+/// A number of any length; what is more than a limit can be is as good as the limit.
+fn capped<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.is_empty() || !text.bytes().all(|digit| digit.is_ascii_digit()) {
+        return Err(serde::de::Error::custom("`limit` is not a number"));
+    }
+    Ok(Some(text.parse().unwrap_or(u32::MAX)))
 }
 
 async fn comments(
@@ -118,21 +135,43 @@ struct NewComment {
     key: Option<Box<str>>,
 }
 
+/// The whole body, within its limits of size and time.
+async fn read_body(request: HttpRequest) -> Result<Bytes, Refused> {
+    let too_long = || {
+        let message = format!("a body is at most {BODY_BYTES_MAX} bytes");
+        Refused::new(StatusCode::PAYLOAD_TOO_LARGE, "too_long", message)
+    };
+    let announced = request.headers().get(header::CONTENT_LENGTH);
+    let announced = announced.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|bytes| bytes > BODY_BYTES_MAX as u64) {
+        return Err(too_long());
+    }
+    let read = timeout(BODY_TIMEOUT, Bytes::from_request(request, &())).await.map_err(|_| {
+        let message = format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs());
+        Refused::new(StatusCode::REQUEST_TIMEOUT, "timeout", message)
+    })?;
+    read.map_err(|why| match why.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => too_long(),
+        status => Refused::new(status, "bad_request", why.body_text()),
+    })
+}
+
 async fn post(
     State(node): State<Arc<Node>>,
     Event(event): Event,
-    body: Result<Bytes, axum::extract::rejection::BytesRejection>,
+    request: HttpRequest,
 ) -> Result<Response, Refused> {
-    let body = body.map_err(|why| match why.status() {
-        status @ StatusCode::PAYLOAD_TOO_LARGE => {
-            Refused::new(status, "too_long", format!("a body is at most {BODY_BYTES_MAX} bytes"))
-        }
-        status => Refused::new(status, "bad_request", why.body_text()),
-    })?;
-    let NewComment { user, name, text, key } = serde_json::from_slice(&body).map_err(|why| {
+    let body = read_body(request).await?;
+    let bad = |why: String| {
         let message = format!("the body is not {{\"text\":\"…\"}} as PROTOCOL.md has it: {why}");
         Refused::new(StatusCode::BAD_REQUEST, "bad_command", message)
-    })?;
+    };
+    // serde would take an array of the fields as well.
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err(bad("it is no JSON object".to_owned()));
+    }
+    let NewComment { user, name, text, key } =
+        serde_json::from_slice(&body).map_err(|why| bad(why.to_string()))?;
     let request = Request::Post { event: event.clone(), user, name, text, key };
     match node.ask_home(&event, request).await? {
         Reply::Posted { id, position } => {

@@ -83,6 +83,12 @@ impl Readiness {
         self.drain();
     }
 
+    /// Whether the process ends after its drain.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        self.is_ending.load(Relaxed)
+    }
+
     /// Viewers again; false when the process is ending and nothing changed.
     #[must_use]
     pub fn undrain(&self) -> bool {

@@ -86,14 +86,16 @@ impl ControlPlane {
         let mut hangup = signal(SignalKind::hangup())?;
         let http_connections_max = node.loaded().config.server.http_connections_max as usize;
         let router = public::router(Arc::clone(&node));
-        tokio::spawn(handover::serve(handovers, router, http_connections_max));
+        let refused = Arc::clone(&node.http_refused);
+        tokio::spawn(handover::serve(handovers, router, http_connections_max, refused));
         if let Some(admin) = admin {
             admin.set_nonblocking(true)?;
             let admin = tokio::net::TcpListener::from_std(admin)?;
             let (sender, accepted) = mpsc::channel(1);
             let router = admin::router(Arc::clone(&node));
             tokio::spawn(admin::accept(admin, sender));
-            tokio::spawn(handover::serve(accepted, router, admin::CONNECTIONS_MAX));
+            let refused = Arc::clone(&node.admin_refused);
+            tokio::spawn(handover::serve(accepted, router, admin::CONNECTIONS_MAX, refused));
         }
         tokio::spawn(watch(Arc::clone(&node)));
         node.readiness.start();
@@ -166,8 +168,7 @@ async fn watch(node: Arc<Node>) {
             info!("{line}");
         }
         let connections: u64 = reports.iter().flatten().map(|r| r.connections).sum();
-        let handshakes: u64 = reports.iter().flatten().map(|r| r.handshakes).sum();
-        node.set_connections_seen(connections + handshakes);
+        node.set_connections_seen(connections);
         let rooms: u64 = reports.iter().flatten().map(|r| r.rooms).sum();
         let was = node.readiness.state();
         node.readiness.set_full(connections >= u64::from(node.limits().connections_max));

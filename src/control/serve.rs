@@ -16,7 +16,7 @@ use super::node::Node;
 use super::run::{ControlPlane, Ended};
 use crate::config::{Loaded, Problem, Problems, Sources, documented};
 use crate::link::HANDOVERS_MAX;
-use crate::shard::{self, LaunchError, Plan};
+use crate::shard::{self, LaunchError, Listeners, Plan};
 
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +51,7 @@ pub fn serve(sources: Sources) -> Result<Ended, StartError> {
     announce(&loaded, &layout, &bound);
 
     let Bound { listeners, listen: _, admin } = bound;
+    let has_inherited = matches!(listeners, Listeners::Shared(_));
     let (sender, handovers) = mpsc::channel(HANDOVERS_MAX);
     let plan = Plan {
         node: layout.node.clone(),
@@ -64,7 +65,8 @@ pub fn serve(sources: Sources) -> Result<Ended, StartError> {
         conformance_echo: loaded.config.server.conformance_echo,
     };
     let shards = shard::launch(plan, sender)?;
-    let node = Arc::new(Node::new(loaded, layout, shards.ports));
+    let node = Node::new(loaded, layout, shards.ports).with_inherited_listeners(has_inherited);
+    let node = Arc::new(node);
     Ok(ControlPlane { node, admin, handovers, sources, log }.run()?)
 }
 

@@ -110,6 +110,7 @@ fn route(request: &Request<'_, '_>, head_len: usize) -> Result<Head, Rejection> 
     if request.method != Some("GET") {
         return Err(Rejection::BAD_REQUEST);
     }
+    let event = decode(event, false).ok_or(Rejection::BAD_EVENT)?;
     let event = event.parse().map_err(|_| Rejection::BAD_EVENT)?;
     if !asks_websocket || !has_token(headers, "Connection", "upgrade") {
         return Err(Rejection::UPGRADE_REQUIRED);
@@ -137,7 +138,7 @@ fn route(request: &Request<'_, '_>, head_len: usize) -> Result<Head, Rejection> 
     })))
 }
 
-/// The `event_id` segment of `/v1/events/{event_id}/live`, unchecked.
+/// The `event_id` segment of `/v1/events/{event_id}/live`, encoded and unchecked.
 fn live_event(path: &str) -> Option<&str> {
     let event = path.strip_prefix("/v1/events/")?.strip_suffix("/live")?;
     (!event.contains('/')).then_some(event)
@@ -198,9 +199,11 @@ fn set<T>(slot: &mut Option<T>, value: T) -> Option<()> {
     slot.is_none().then(|| *slot = Some(value))
 }
 
-/// Digits only: `u32::from_str` alone would take a plus sign.
+/// Digits only: `u32::from_str` alone would take a plus sign. What is too large for the type is more than any
+/// cap, and capped later.
 fn number(text: &str) -> Option<u32> {
-    text.bytes().all(|b| b.is_ascii_digit()).then(|| u32::from_str(text).ok())?
+    let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    is_number.then(|| u32::from_str(text).unwrap_or(u32::MAX))
 }
 
 fn label(text: String) -> Option<Box<str>> {

@@ -203,6 +203,10 @@ pub struct Shell {
     pub mesh_sent: u64,
     /// Times a mesh link was full; the message waited for the next turn.
     pub mesh_full: u64,
+    /// Accepts waiting for somebody to come.
+    pub accepts_in_flight: u64,
+    /// Accepts that failed because the host was out of descriptors or memory.
+    pub accepts_failed: u64,
     /// Plain HTTP connections refused because the control plane's queue was full.
     pub handovers_refused: u64,
 }

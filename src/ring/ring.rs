@@ -78,6 +78,23 @@ impl std::fmt::Debug for Ring {
     }
 }
 
+/// Where completions go that surface while sends are submitted.
+struct Ended<'a> {
+    failures: &'a mut Vec<(u32, io::Result<usize>)>,
+    others: VecDeque<cqueue::Entry>,
+}
+
+impl Ended<'_> {
+    fn take(&mut self, entry: cqueue::Entry) {
+        match Tag::split(entry.user_data()) {
+            (Tag::Send, index) => {
+                self.failures.push((index.bits() as u32, taken(entry.result())));
+            }
+            _ => self.others.push_back(entry),
+        }
+    }
+}
+
 impl Ring {
     /// Makes a ring on this thread; its completions write to `wake`.
     ///
@@ -163,6 +180,14 @@ impl Ring {
             .file_index(Some(DestinationSlot::auto_target()))
             .build();
         self.push(&entry.user_data(Tag::Accept.with(Key::new(lane.into()))));
+    }
+
+    /// Ends a pending [`Self::accept`]; it ends with an error, unless it has taken a connection.
+    pub fn cancel_accept(&mut self, lane: u16) {
+        let key = Key::new(lane.into());
+        let target = CancelBuilder::user_data(Tag::Accept.with(key));
+        let entry = opcode::AsyncCancel2::new(target).build();
+        self.push(&entry.flags(Flags::SKIP_SUCCESS).user_data(Tag::Cancel.with(key)));
     }
 
     /// Reads into a provided buffer as soon as there is something to read.
@@ -271,6 +296,7 @@ impl Ring {
         failures: &mut Vec<(u32, io::Result<usize>)>,
     ) {
         self.submit();
+        self.ensure_room();
         let flags = libc::MSG_DONTWAIT | libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
         for (index, (slot, bytes)) in sends.enumerate() {
             assert!(index < SEND_CHUNK_MAX, "a chunk holds at most {SEND_CHUNK_MAX} sends");
@@ -293,11 +319,24 @@ impl Ring {
             }
         }
         self.submit();
-        for entry in self.ring.completion() {
-            match Tag::split(entry.user_data()) {
-                (Tag::Send, index) => failures.push((index.bits() as u32, taken(entry.result()))),
-                _ => self.early.push_back(entry),
-            }
+        let mut ended = Ended { failures, others: std::mem::take(&mut self.early) };
+        let before = ended.others.len();
+        for _ in 0..before {
+            // Memory may have been short for a moment, and completions moved out of the way.
+            let entry = ended.others.pop_front().expect("as many as were counted");
+            ended.take(entry);
+        }
+        self.ring.completion().for_each(|entry| ended.take(entry));
+        self.early = ended.others;
+    }
+
+    /// Makes sure that every send of a chunk can report its end: the kernel puts what finds no room into a
+    /// list of its own, and all that comes after it.
+    fn ensure_room(&mut self) {
+        while self.ring.submission().cq_overflow()
+            || self.ring.completion().len() + SEND_CHUNK_MAX > CQ_ENTRIES as usize
+        {
+            self.make_room();
         }
     }
 
@@ -410,6 +449,7 @@ impl Ring {
         }
     }
 
+    /// Takes what has ended out of the completion queue, for the next turn, and lets in what found no room.
     fn make_room(&mut self) {
         let entries: Vec<cqueue::Entry> = self.ring.completion().collect();
         self.early.extend(entries);

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam::queue::ArrayQueue;
 use tokio::sync::mpsc;
-use uproar_engine::control::Reply;
+use uproar_engine::control::{Reply, Request};
 use uproar_engine::engine::{Chunk, Engine, Setup};
 use uproar_engine::limits::Limits;
 use uproar_engine::report::Shell;
@@ -44,6 +44,7 @@ pub(super) struct Start {
     pub(super) conformance_echo: bool,
     pub(super) slots_per_ring: u32,
     pub(super) listeners: Vec<TcpListener>,
+    pub(super) has_ended_accepting: Arc<AtomicBool>,
     pub(super) jobs: Arc<ArrayQueue<Job>>,
     pub(super) handovers: mpsc::Sender<Handover>,
     pub(super) node: Arc<Node>,
@@ -68,8 +69,6 @@ pub(super) struct Driver {
     pub(super) counts_addresses: bool,
     /// Addresses of connections, while the per-address limit is on.
     pub(super) addresses: HashMap<u32, IpAddr>,
-    /// Reads that found no free buffer; tried again next turn.
-    pub(super) starved: Vec<Id>,
     pub(super) shell: Shell,
     pub(super) chunk: Chunk,
     wake: Wake,
@@ -110,14 +109,13 @@ impl Driver {
             shard: start.shard,
             engine: Engine::new(setup, now),
             sockets: Sockets::new(rings, slots),
-            accepting: Accepting::new(start.listeners, ring_count),
+            accepting: Accepting::new(start.listeners, ring_count, start.has_ended_accepting),
             leavers: HashMap::new(),
             handovers: start.handovers,
             neighbours,
             node: start.node,
             counts_addresses,
             addresses: HashMap::new(),
-            starved: Vec::new(),
             shell: Shell { cpu: start.cpu as u32, ..Shell::default() },
             chunk: Chunk::default(),
             wake,
@@ -142,8 +140,7 @@ impl Driver {
         self.sockets.rings.iter_mut().for_each(Ring::mute);
         loop {
             let now = clocks(self.started);
-            self.engine.set_node_connections(self.node.connections.load(Ordering::Relaxed));
-            self.refill_accepts();
+            self.refill_accepts(now);
             let mut has_worked = self.turn_rings(now);
             has_worked |= self.read_mail(now);
             has_worked |= self.answer_jobs(now);
@@ -160,20 +157,19 @@ impl Driver {
 
     fn turn_rings(&mut self, now: Now) -> bool {
         let mut has_worked = false;
-        for id in std::mem::take(&mut self.starved) {
-            self.sockets.read_now(id);
-        }
         for ring in 0..self.sockets.rings.len() {
             let mut events = std::mem::take(&mut self.events);
             self.sockets.rings[ring].turn(&mut events, EVENTS_MAX);
             has_worked |= !events.is_empty();
             for event in events.drain(..) {
+                self.count_node();
                 self.handle(now, ring, event);
                 // Before the next event: it may be an accept that takes the place of a connection
                 // that this one ended.
                 self.do_outputs(now);
             }
             self.events = events;
+            self.sockets.read_wanting(ring);
         }
         // What the events asked for goes to the kernel in one submission a ring; reads that can
         // end at once are in the completion queue for the next turn.
@@ -187,10 +183,17 @@ impl Driver {
             for _ in 0..MAIL_MAX {
                 let Some(message) = self.inbox[from].pop() else { break };
                 has_worked = true;
+                self.count_node();
                 self.engine.receive_mesh(now, from as u32, message);
+                self.do_outputs(now);
             }
         }
         has_worked
+    }
+
+    /// Other shards admit connections at the same time, so the engine is told before each chance to admit one.
+    fn count_node(&mut self) {
+        self.engine.set_node_connections(self.node.connections.load(Ordering::Relaxed));
     }
 
     fn send_mail(&mut self) {
@@ -217,6 +220,10 @@ impl Driver {
         for _ in 0..MAIL_MAX {
             let Some(Job { request, reply }) = self.jobs.pop() else { break };
             has_worked = true;
+            // A cap that a reload sets counts those who come from then on.
+            if let Request::Reload(limits) = &request {
+                self.counts_addresses = limits.connections_per_address_max > 0;
+            }
             let mut answer = self.engine.control(now, request);
             if let Reply::Report(report) = &mut answer {
                 report.shell = self.shell_report();
@@ -235,6 +242,7 @@ impl Driver {
             busy_permille: self.load.busy_permille(),
             submits: rings.iter().map(Ring::submits).sum(),
             cq_overflows: rings.iter().map(Ring::overflows).sum(),
+            accepts_in_flight: self.accepting.in_flight() as u64,
             slots,
             slots_used,
             ..self.shell.clone()
@@ -253,6 +261,11 @@ impl Driver {
         self.next_tick_us = (now.mono_us / TICK_US + 1) * TICK_US;
         let busy_permille = self.load.sample(now.mono_us, self.slept_us);
         self.engine.tick(now, busy_permille);
+        if self.sockets.ring_for_accept().is_none() {
+            // Whoever waits in the backlog would wait for the slowest of those who have not said a word.
+            self.engine.shed_handshakes(now);
+            self.do_outputs(now);
+        }
         if now.tick().is_multiple_of(GIVE_BACK_TICKS) {
             uproar_ring::give_back();
         }
@@ -284,7 +297,7 @@ impl Driver {
     }
 
     fn has_mail_or_work(&mut self) -> bool {
-        !self.starved.is_empty()
+        self.sockets.has_wanting()
             || !self.jobs.is_empty()
             || self.inbox.iter().any(|link| !link.is_empty())
             || self.sockets.rings.iter_mut().any(Ring::has_work)
@@ -295,9 +308,13 @@ impl Driver {
     }
 }
 
-/// Reads both clocks. The monotonic one starts one second in, so that tick 0 is never now.
+/// Where the monotonic clock starts, in microseconds: a day in, so that tick 0 is never now and no silence
+/// that is taken to have begun earlier (`keepalive_ms` is a day at most) begins before the clock.
+const CLOCK_START_US: u64 = 86_400_000_000;
+
+/// Reads both clocks.
 pub(super) fn clocks(started: Instant) -> Now {
-    let mono_us = started.elapsed().as_micros() as u64 + 1_000_000;
+    let mono_us = started.elapsed().as_micros() as u64 + CLOCK_START_US;
     let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Now { mono_us, wall_ms: wall.as_millis() as u64 }
 }

@@ -17,10 +17,15 @@ impl Driver {
             Event::Accepted { lane, slot, peer } => {
                 self.accepting.ended(ring, lane);
                 self.sockets.accepting(ring, -1);
-                // A failed accept (the peer gave up, the table is full) is tried again by the
-                // next refill, which looks at the free slots.
-                if let Ok(slot) = slot {
-                    self.accepted(now, ring, slot, peer);
+                // A failed accept (the peer gave up, the table is full) is tried again by a later
+                // refill, which looks at the free slots.
+                match slot {
+                    Ok(slot) => self.accepted(now, ring, slot, peer),
+                    Err(error) if is_out_of_something(&error) => {
+                        self.shell.accepts_failed += 1;
+                        self.accepting.rest_until(now.tick() + 1);
+                    }
+                    Err(_) => {}
                 }
             }
             Event::Read { key, result } => {
@@ -34,7 +39,7 @@ impl Driver {
                 if failed {
                     return self.engine.failed(now, id);
                 }
-                self.sockets.read_now(id);
+                self.sockets.want_read(id);
                 if !armed {
                     self.sockets.watch(id);
                 }
@@ -94,7 +99,7 @@ impl Driver {
                     let may_be_more =
                         |place: &mut Place| place.is_watched && (is_full || place.is_ending);
                     if self.sockets.get(id).is_some_and(may_be_more) {
-                        self.sockets.read_now(id);
+                        self.sockets.want_read(id);
                     }
                 }
                 self.sockets.rings[ring].recycle(buffer);
@@ -107,7 +112,7 @@ impl Driver {
                     // A read that was waiting for its first bytes.
                     self.sockets.read(id);
                 } else {
-                    self.starved.push(id);
+                    self.sockets.want_read(id);
                 }
             }
             Err(_) => self.engine.failed(now, id),
@@ -117,3 +122,8 @@ impl Driver {
 
 /// `ENOBUFS` (errno 105 on Linux): every provided buffer is out.
 const NO_BUFFERS: i32 = 105;
+
+/// `ENOMEM`, `ENFILE`, `EMFILE` and `ENOBUFS`: an accept that is tried again at once would fail again at once.
+fn is_out_of_something(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(12 | 23 | 24 | NO_BUFFERS))
+}

@@ -22,7 +22,7 @@ use std::sync::{Arc, mpsc as sync_mpsc};
 use std::time::{Duration, Instant};
 
 use crossbeam::queue::ArrayQueue;
-use glommio::{LocalExecutorBuilder, Placement};
+use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use tokio::sync::mpsc;
 use uproar_engine::limits::Limits;
 use uproar_ring::{Ring, RingConfig, Wake};
@@ -40,6 +40,10 @@ const EXECUTOR_IO_BYTES: usize = 64 * 1_024;
 /// glommio interrupts a task that runs longer than this, so that others get their turn. The driver is the
 /// executor's only task: never.
 const PREEMPT_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What glommio asks of a host before it starts a thread; it looks at the limit, whatever the process may lock.
+const EXECUTOR_NEEDS: &str = "it needs io_uring and RLIMIT_MEMLOCK (LimitMEMLOCK=) of at least 512 KiB and what \
+     `uproar doctor` names for the rings";
 
 /// Everything the shards need to know before the first socket is opened.
 #[derive(Debug)]
@@ -106,11 +110,13 @@ pub enum LaunchError {
         /// What the kernel said.
         source: std::io::Error,
     },
-    /// A shard's thread ended before it was ready.
-    #[error("shard {shard} ended while it started; its last log line says why")]
+    /// A shard's executor ended before the shard was ready: glommio could not set up its own rings.
+    #[error("shard {shard} cannot start its executor ({why}); {EXECUTOR_NEEDS}")]
     Died {
         /// Which shard.
         shard: usize,
+        /// What glommio said.
+        why: String,
     },
 }
 
@@ -134,11 +140,11 @@ pub fn launch(plan: Plan, handovers: mpsc::Sender<Handover>) -> Result<Shards, L
     let mut made = Vec::new();
     for (shard, listeners) in listeners.into_iter().enumerate() {
         let wake = Wake::new().map_err(|source| kernel(shard, source))?;
-        let (port, jobs) = ShardPort::new(wake.waker());
+        let (port, end) = ShardPort::new(wake.waker());
         ports.push(port);
         let (tell_made, is_made) = sync_mpsc::channel();
         let (tell_neighbours, neighbours) = sync_mpsc::channel();
-        made.push((is_made, tell_neighbours, wake.waker()));
+        let waker = wake.waker();
         let start = Start {
             shard,
             cpu: plan.cpus[shard],
@@ -149,7 +155,8 @@ pub fn launch(plan: Plan, handovers: mpsc::Sender<Handover>) -> Result<Shards, L
             conformance_echo: plan.conformance_echo,
             slots_per_ring: plan.slots_per_ring,
             listeners,
-            jobs,
+            has_ended_accepting: end.has_ended_accepting,
+            jobs: end.jobs,
             handovers: handovers.clone(),
             node: Arc::clone(&node),
             inbox: links.iter().map(|row| Arc::clone(&row[shard])).collect(),
@@ -159,7 +166,7 @@ pub fn launch(plan: Plan, handovers: mpsc::Sender<Handover>) -> Result<Shards, L
         let config =
             RingConfig { slots: plan.slots_per_ring, buffers: BUFFERS, buffer_bytes: BUFFER_BYTES };
         let rings_per_shard = plan.rings_per_shard;
-        LocalExecutorBuilder::new(Placement::Fixed(plan.cpus[shard]))
+        let executor = LocalExecutorBuilder::new(Placement::Fixed(plan.cpus[shard]))
             .name(&format!("shard-{shard}"))
             .io_memory(EXECUTOR_IO_BYTES)
             .preempt_timer(PREEMPT_EVERY)
@@ -178,8 +185,9 @@ pub fn launch(plan: Plan, handovers: mpsc::Sender<Handover>) -> Result<Shards, L
                 }
             })
             .map_err(|error| kernel(shard, std::io::Error::other(error.to_string())))?;
+        made.push(Made { is_made, tell_neighbours, waker, executor });
     }
-    introduce(&made, plan.slots_per_ring, &plan.cpus)?;
+    introduce(made, plan.slots_per_ring, &plan.cpus)?;
     Ok(Shards { ports })
 }
 
@@ -193,27 +201,42 @@ fn mesh_of(count: usize, messages_max: usize) -> Vec<Vec<Link>> {
 }
 
 type Addresses = Vec<uproar_ring::RingAddress>;
-type Made = (
-    sync_mpsc::Receiver<std::io::Result<Addresses>>,
-    sync_mpsc::Sender<Arc<Vec<Neighbour>>>,
-    uproar_ring::Waker,
-);
+
+/// A shard that is starting.
+struct Made {
+    is_made: sync_mpsc::Receiver<std::io::Result<Addresses>>,
+    tell_neighbours: sync_mpsc::Sender<Arc<Vec<Neighbour>>>,
+    waker: uproar_ring::Waker,
+    executor: ExecutorJoinHandle<()>,
+}
+
+impl Made {
+    /// Why the executor ended before its task began.
+    fn died(self, shard: usize) -> LaunchError {
+        let ended = self.executor.join();
+        let why = ended.map_or_else(|error| error.to_string(), |()| "it ended".to_owned());
+        LaunchError::Died { shard, why }
+    }
+}
 
 /// Waits until every shard has its rings and tells each about all of them.
-fn introduce(made: &[Made], slots: u32, cpus: &[usize]) -> Result<(), LaunchError> {
+fn introduce(made: Vec<Made>, slots: u32, cpus: &[usize]) -> Result<(), LaunchError> {
     let mut neighbours = Vec::new();
-    for (shard, (is_made, _, waker)) in made.iter().enumerate() {
-        let addresses = is_made
-            .recv()
-            .map_err(|_| LaunchError::Died { shard })?
-            .map_err(|source| LaunchError::Kernel { shard, cpu: cpus[shard], source })?;
+    let mut ready = Vec::new();
+    for (shard, made) in made.into_iter().enumerate() {
+        let Ok(answer) = made.is_made.recv() else { return Err(made.died(shard)) };
+        let addresses =
+            answer.map_err(|source| LaunchError::Kernel { shard, cpu: cpus[shard], source })?;
         let door = |address| Door { address, free: slots.into() };
         let doors = addresses.into_iter().map(door).collect();
-        neighbours.push(Neighbour { doors, waker: waker.clone() });
+        neighbours.push(Neighbour { doors, waker: made.waker.clone() });
+        ready.push(made);
     }
     let neighbours = Arc::new(neighbours);
-    for (shard, (_, tell_neighbours, _)) in made.iter().enumerate() {
-        tell_neighbours.send(Arc::clone(&neighbours)).map_err(|_| LaunchError::Died { shard })?;
+    for (shard, made) in ready.into_iter().enumerate() {
+        if made.tell_neighbours.send(Arc::clone(&neighbours)).is_err() {
+            return Err(made.died(shard));
+        }
     }
     Ok(())
 }

@@ -3,11 +3,21 @@
 //! Keys of ring operations are connection ids with their generation, so a completion that comes
 //! after its connection is gone finds nothing here and is dropped.
 
+use std::collections::VecDeque;
+
 use uproar_engine::table::Id;
 use uproar_ring::{Key, Ring, Slot};
 
+use crate::shard::BUFFERS;
+
 /// Free slots that accepts leave to connections that move in from other shards.
 const MOVE_RESERVE: u32 = 64;
+
+/// Reads of one turn and ring for live connections. The buffers beyond are for requests, whose reads take one
+/// whenever their bytes come.
+const READS_MAX: usize = 96;
+
+const _: () = assert!(READS_MAX < BUFFERS as usize);
 
 /// A connection's place, and the requests in flight for it.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +29,8 @@ pub(super) struct Place {
     pub(super) is_watched: bool,
     /// The peer has sent its last byte: reads go on until one finds the end.
     pub(super) is_ending: bool,
+    /// It stands in the line of those that want to be read.
+    wants_read: bool,
     pub(super) awaits_writable: bool,
 }
 
@@ -30,6 +42,9 @@ pub(super) struct Sockets {
     slots_per_ring: u32,
     used: Vec<u32>,
     accepting: Vec<u32>,
+    /// Live connections with bytes to read, by ring, in turn: one that always has more must not keep the
+    /// buffers from the others.
+    wanting: Vec<VecDeque<Id>>,
     places: Vec<Option<Place>>,
 }
 
@@ -47,6 +62,7 @@ impl Sockets {
             slots_per_ring,
             used: vec![0; count],
             accepting: vec![0; count],
+            wanting: vec![VecDeque::new(); count],
             places: Vec::new(),
         }
     }
@@ -65,6 +81,7 @@ impl Sockets {
             is_reading: false,
             is_watched: false,
             is_ending: false,
+            wants_read: false,
             awaits_writable: false,
         });
     }
@@ -96,10 +113,30 @@ impl Sockets {
         self.rings[usize::from(ring)].read(slot, key(id));
     }
 
-    /// Reads what is there now.
-    pub(super) fn read_now(&mut self, id: Id) {
-        let Some(&mut Place { ring, slot, .. }) = self.get(id) else { return };
-        self.rings[usize::from(ring)].read_now(slot, key(id));
+    /// Puts a live connection at the end of the line of those to be read.
+    pub(super) fn want_read(&mut self, id: Id) {
+        let Some(place) = self.get(id).filter(|place| !place.wants_read) else { return };
+        place.wants_read = true;
+        let ring = usize::from(place.ring);
+        self.wanting[ring].push_back(id);
+    }
+
+    /// Whether somebody stands in that line.
+    pub(super) fn has_wanting(&self) -> bool {
+        self.wanting.iter().any(|line| !line.is_empty())
+    }
+
+    /// Reads what is there now from the first in `ring`'s line.
+    pub(super) fn read_wanting(&mut self, ring: usize) {
+        let mut reads = 0;
+        while reads < READS_MAX {
+            let Some(id) = self.wanting[ring].pop_front() else { return };
+            let Some(place) = self.get(id) else { continue };
+            place.wants_read = false;
+            let slot = place.slot;
+            self.rings[ring].read_now(slot, key(id));
+            reads += 1;
+        }
     }
 
     /// Watches for bytes from now on.

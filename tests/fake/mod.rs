@@ -42,7 +42,8 @@ pub(crate) fn shard(
     is_stuck: Arc<AtomicBool>,
 ) -> ShardPort {
     let wake = Wake::new().expect("an eventfd is to be had");
-    let (port, jobs) = ShardPort::new(wake.waker());
+    let (port, end) = ShardPort::new(wake.waker());
+    let jobs = end.jobs;
     thread::spawn(move || {
         let start = Instant::now();
         let now = || Now {

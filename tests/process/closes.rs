@@ -83,7 +83,7 @@ fn a_reset_is_forgotten_and_its_slot_used_again() {
     for _ in 0..20 {
         let viewer = node.join("e", "");
         let linger = Some(std::time::Duration::ZERO);
-        rustix::net::sockopt::set_socket_linger(viewer.socket.get_ref(), linger).unwrap();
+        sockopt::set_socket_linger(viewer.socket.get_ref(), linger).unwrap();
         drop(viewer);
         wait_until("the connection is forgotten", || node.metric("uproar_connections", "") == 0.0);
     }

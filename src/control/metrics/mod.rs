@@ -10,6 +10,8 @@ mod memory;
 mod process;
 mod shards;
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use uproar_engine::report::Report;
 
 use super::drain::Phase;
@@ -63,8 +65,17 @@ fn node_families(node: &Node, reports: &[Option<Report>]) -> Vec<Family> {
     for (shard, report) in reports.iter().enumerate() {
         up.sample(&[("shard", shard.to_string())], u64::from(report.is_some()).into());
     }
+    let mut http_refused = Family::new(
+        "uproar_http_refused_total",
+        Kind::Counter,
+        "HTTP connections answered 503 because as many as allowed were being served (http_connections_max).",
+    );
+    for (port, count) in [("public", &node.http_refused), ("admin", &node.admin_refused)] {
+        http_refused.sample(&[("port", port.to_owned())], count.load(Relaxed).into());
+    }
     vec![
         build,
+        http_refused,
         gauge(
             "uproar_ready",
             "1 if the node takes new viewers, 0 while starting, draining or full.",
@@ -98,7 +109,7 @@ fn node_families(node: &Node, reports: &[Option<Report>]) -> Vec<Family> {
 
 fn drain_families(node: &Node, reports: &[Option<Report>]) -> [Family; 3] {
     let left: Option<u64> =
-        reports.iter().map(|report| report.as_ref().map(|r| r.connections + r.handshakes)).sum();
+        reports.iter().map(|report| report.as_ref().map(|r| r.connections)).sum();
     let drain = node.drain();
     let mut phases = Family::new(
         "uproar_drain_phase",

@@ -208,6 +208,11 @@ static ROWS: &[Row] = &[
     gauge("uproar_ring_slots", "Descriptor slots of all rings of the shard.", |r| r.shell.slots),
     gauge("uproar_ring_slots_used", "Descriptor slots that hold a socket.", |r| r.shell.slots_used),
     counter(
+        "uproar_accepts_failed_total",
+        "Accepts that failed because the host is out of descriptors or memory; they are tried again 100 ms later.",
+        |r| r.shell.accepts_failed,
+    ),
+    counter(
         "uproar_ring_buffers_exhausted_total",
         "Reads that found all buffers in use and were retried.",
         |r| r.shell.buffers_exhausted,

@@ -9,6 +9,11 @@ use crate::mesh::Join;
 use crate::table::Id;
 use crate::time::{Now, ticks};
 
+/// How long a connection may be silent before it can be shed, in milliseconds.
+const SHED_MS_MIN: u32 = 1_000;
+/// Connections shed in one call.
+const SHED_MAX: usize = 1_024;
+
 impl Engine {
     /// A socket was accepted. `address_connections` counts those from the same address, this one
     /// included, or is 0 while nobody counts. Read from it until it is live or gone.
@@ -74,6 +79,26 @@ impl Engine {
                 let join = Join { token: 0, upgrade, early, peer, spread: None };
                 self.place(now, id, join);
             }
+        }
+    }
+
+    /// Lets go of connections that have not sent a request in [`SHED_MS_MIN`], so that others get their places.
+    /// At most [`SHED_MAX`] in one call.
+    pub fn shed_handshakes(&mut self, now: Now) {
+        let oldest = now.tick().saturating_sub(ticks(SHED_MS_MIN));
+        let is_late = |id: Id| {
+            let connection = self.connections.get(id)?;
+            let is_silent = matches!(connection.phase, Phase::Handshake(_));
+            (is_silent && connection.phase_tick <= oldest).then_some(id)
+        };
+        let indices = 0..self.connections.index_bound();
+        let late: Vec<Id> = indices
+            .filter_map(|index| self.connections.id_at(index))
+            .filter_map(is_late)
+            .take(SHED_MAX)
+            .collect();
+        for id in late {
+            self.refuse(now, id, &Rejection::OVERLOADED);
         }
     }
 

@@ -162,7 +162,7 @@ impl Engine {
         if matches!(room.role, Role::Replica(_)) {
             return;
         }
-        room.trim_to_limits(&self.limits);
+        self.counters.log_evictions += room.trim_to_limits(&self.limits);
         // What could give nothing before may be able to now.
         if let Role::Home(home) = &room.role
             && home.warmth > 0

@@ -1,7 +1,5 @@
 //! A completion queue that is full when sends are submitted.
 
-#![expect(clippy::unwrap_used, reason = "a failed unwrap of a test is its failure")]
-
 use uproar_ring::{Key, Outgoing, Ring, RingConfig, Wake};
 
 /// More than a ring's completion queue holds.

@@ -321,7 +321,8 @@ fn garbage(world: &mut World) {
     (viewer.is_excused, viewer.has_sent_close) = (true, true);
     let wrong = if viewer.ask.is_binary { Data::Text } else { Data::Binary };
     let bytes = match world.random.below(6) {
-        0 => world.random.bits().to_le_bytes().to_vec(),
+        // Reserved bits set: most other eight bytes are faults too, but some are a sound ping.
+        0 => (world.random.bits() | 0x70).to_le_bytes().to_vec(),
         1 => vec![0x81, 0x05, b'h', b'e', b'l', b'l', b'o'],
         2 => wire::client_frame(OpCode::Data(Data::Text), b"\xff\xfe", mask),
         3 => wire::client_frame(OpCode::Data(wrong), b"{}", mask),
