@@ -39,7 +39,10 @@ fn a_bad_setting_is_one_sentence_and_exit_code_78() {
             &["--cpus", "4095"],
             "uproar: --cpus: cpus names CPU 4095, which this process may not use",
         ),
-        (&["--drain-spread-ms", "60000"], "drain_spread_ms is 60000, over drain_deadline_ms"),
+        (
+            &["--drain-spread-ms", "60000"],
+            "drain_spread_ms (60000) together are 62000, over drain_deadline_ms, which is 10000",
+        ),
         (
             &["--rings-per-shard", "1", "--connections-max", "9000000"],
             "rings_per_shard is 1: rings",

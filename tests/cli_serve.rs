@@ -1,128 +1,20 @@
 //! `uproar serve` as a process: signals, reload, the service manager's protocols, and the end.
 
+#![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
+mod server;
+
 use std::fs;
-use std::io::{BufRead, BufReader, Lines, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsFd;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
-use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
-use tungstenite::{Message, WebSocket};
-
-/// A running server; its log is read line by line.
-struct Server {
-    child: Child,
-    log: Lines<BufReader<ChildStderr>>,
-    listen: SocketAddr,
-    admin: SocketAddr,
-}
-
-impl Server {
-    fn start(args: &[&str]) -> Self {
-        Self::start_as(Command::new(env!("CARGO_BIN_EXE_uproar")), args)
-    }
-
-    /// Starts a prepared command on free ports with one shard.
-    fn start_as(mut command: Command, args: &[&str]) -> Self {
-        let ports = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--shards", "1"];
-        command.arg("serve").args(ports).args(["--connections-max", "500"]);
-        command.args(["--log-format", "json"]).args(args).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("the binary runs");
-        let mut log = BufReader::new(child.stderr.take().expect("piped")).lines();
-        let starting = wait_for(&mut log, "starting");
-        wait_for(&mut log, "ready");
-        let addr = |key: &str| {
-            let text = starting[key].as_str().expect("the plan has addresses");
-            text.parse().expect("an address is an address")
-        };
-        Self { child, listen: addr("listen"), admin: addr("admin"), log }
-    }
-
-    /// Reads the log up to the line whose message begins so.
-    fn log_until(&mut self, message: &str) -> Value {
-        wait_for(&mut self.log, message)
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).expect("the server lives");
-    }
-
-    fn end(&mut self) -> ExitStatus {
-        self.child.wait().expect("a child can be waited for")
-    }
-
-    fn watch(&self, event: &str) -> WebSocket<TcpStream> {
-        let stream = TcpStream::connect(self.listen).expect("the server listens");
-        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a time-out can be set");
-        let url = format!("ws://{}/v1/events/{event}/live", self.listen);
-        let (mut socket, _) = tungstenite::client(url, stream).expect("the server upgrades");
-        assert_eq!(next_frame(&mut socket)["type"], "welcome");
-        socket
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn wait_for(log: &mut Lines<BufReader<ChildStderr>>, message: &str) -> Value {
-    let mut seen = Vec::new();
-    for line in log {
-        let line = line.expect("log lines are text");
-        if let Ok(value) = serde_json::from_str::<Value>(&line)
-            && value["message"].as_str().is_some_and(|text| text.starts_with(message))
-        {
-            return value;
-        }
-        seen.push(line);
-    }
-    panic!("no line \"{message}\" in the log: {seen:#?}");
-}
-
-fn next_frame(socket: &mut WebSocket<TcpStream>) -> Value {
-    match socket.read().expect("the server sends") {
-        Message::Text(text) => serde_json::from_str(&text).expect("frames are JSON"),
-        other => panic!("not a text frame: {other:?}"),
-    }
-}
-
-/// Status and body of one request.
-fn http(to: SocketAddr, method: &str, path: &str, body: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(to).expect("the server listens");
-    let length = body.len();
-    let head = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n");
-    let request = format!("{head}content-length: {length}\r\n\r\n{body}");
-    stream.write_all(request.as_bytes()).expect("the server reads");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("the server answers and closes");
-    let (head, body) = answer.split_once("\r\n\r\n").expect("an answer has a head");
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-    (status.expect("an answer has a status"), body.to_owned())
-}
-
-fn post(server: &Server, text: &str) -> u16 {
-    let body = format!("{{\"text\":\"{text}\"}}");
-    http(server.listen, "POST", "/v1/events/e/comments", &body).0
-}
-
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !holds() {
-        assert!(Instant::now() < deadline, "waited in vain until {what}");
-        std::thread::park_timeout(Duration::from_millis(20));
-    }
-}
-
-fn temporary(name: &str) -> PathBuf {
-    std::env::temp_dir().join(format!("uproar-{}-{name}", std::process::id()))
-}
+use server::{Server, http, inherit, next_frame, post, temporary, until};
+use tungstenite::Message;
 
 #[test]
 fn a_comment_reaches_a_viewer_and_sigterm_says_goodbye() {
@@ -151,7 +43,14 @@ fn a_comment_reaches_a_viewer_and_sigterm_says_goodbye() {
 
 #[test]
 fn the_deadline_ends_a_drain_that_someone_holds_up() {
-    let mut server = Server::start(&["--drain-spread-ms", "0", "--drain-deadline-ms", "300"]);
+    let mut server = Server::start(&[
+        "--drain-delay-ms",
+        "0",
+        "--drain-spread-ms",
+        "0",
+        "--drain-deadline-ms",
+        "300",
+    ]);
     // Half a request is a handshake, and handshakes are waited for.
     let mut half = TcpStream::connect(server.listen).unwrap();
     half.write_all(b"GET /v1/events/e/live HTTP/1.1\r\n").unwrap();
@@ -166,7 +65,7 @@ fn the_deadline_ends_a_drain_that_someone_holds_up() {
 
 #[test]
 fn a_second_signal_ends_at_once() {
-    let mut server = Server::start(&["--drain-deadline-ms", "600000"]);
+    let mut server = Server::start(&["--drain-delay-ms", "60000", "--drain-deadline-ms", "600000"]);
     let mut half = TcpStream::connect(server.listen).unwrap();
     half.write_all(b"GET /v1/events/e/live HTTP/1.1\r\n").unwrap();
     until("the handshake is counted", || {
@@ -277,23 +176,63 @@ fn inherited_listeners_are_served_and_told_apart_by_name() {
     let public = TcpListener::bind("127.0.0.1:0").unwrap();
     let admin = TcpListener::bind("127.0.0.1:0").unwrap();
     let addrs = [&public, &admin].map(|listener| listener.local_addr().unwrap());
-    // Neighbouring descriptors without close-on-exec, far from what the harness itself opens.
-    let inherit = |listener: &TcpListener, at| {
-        let fd = rustix::io::fcntl_dupfd_cloexec(listener.as_fd(), at).unwrap();
-        rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::empty()).unwrap();
-        fd
-    };
-    let first = 800;
-    let fds = [inherit(&public, first), inherit(&admin, first + 1)];
     let mut command = Command::new(env!("CARGO_BIN_EXE_uproar"));
-    command
-        .env("LISTEN_FDS", "2")
-        .env("LISTEN_FDS_FIRST_FD", first.to_string())
-        .env("LISTEN_FDNAMES", "uproar:uproar-admin");
+    let fds = inherit(&mut command, 800, &[(&public, "uproar"), (&admin, "uproar-admin")]);
     let server = Server::start_as(command, &[]);
     drop(fds);
     assert_eq!([server.listen, server.admin], addrs);
     assert_eq!(http(server.listen, "GET", "/ready", "").0, 200);
     assert_eq!(http(server.admin, "GET", "/metrics", "").0, 200);
     drop(server.watch("e"));
+}
+
+#[test]
+fn the_journal_gets_a_priority_with_each_line() {
+    // A file stands for the stream that the journal gives a service.
+    let path = temporary("journal");
+    let file = fs::File::create(&path).unwrap();
+    let stream = file.metadata().unwrap();
+    let start = |stream: &str, args: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_uproar"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--admin", "off", "--shards", "1"])
+            .args(args)
+            .env("JOURNAL_STREAM", stream)
+            .stderr(Stdio::from(file.try_clone().unwrap()))
+            .spawn()
+            .unwrap()
+    };
+    let own = format!("{}:{}", stream.dev(), stream.ino());
+    let mut server = start(&own, &["--connections-max", "500"]);
+    let log = || fs::read_to_string(&path).unwrap();
+    until("the node is ready", || log().lines().any(|line| line == "<6>ready"));
+    kill_process(Pid::from_child(&server), Signal::INT).unwrap();
+    assert!(server.wait().unwrap().success());
+    assert!(log().lines().all(|line| line.starts_with("<6>")), "{}", log());
+
+    assert_eq!(start(&own, &["--shards", "0"]).wait().unwrap().code(), Some(78));
+    assert!(log().lines().any(|line| line.starts_with("<3>uproar: --shards:")), "{}", log());
+    // Stderr that is not the journal's stream, as under a wrapper that has a log of its own.
+    assert_eq!(start("1:1", &["--shards", "0"]).wait().unwrap().code(), Some(78));
+    assert!(log().lines().any(|line| line.starts_with("uproar: --shards:")), "{}", log());
+    fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn a_flood_of_bad_requests_is_one_line() {
+    let mut server = Server::start(&[]);
+    let listen = server.listen;
+    let flood = || {
+        for _ in 0..200 {
+            let mut stream = TcpStream::connect(listen).unwrap();
+            stream.write_all(b"nonsense\r\n\r\n").unwrap();
+            stream.read_to_end(&mut Vec::new()).unwrap();
+        }
+    };
+    flood();
+    let line = server.log_until("trouble with peers");
+    assert!(line["message"].as_str().unwrap().contains(" bad_request="), "{line}");
+    flood();
+    server.signal(Signal::INT);
+    let lines = server.log_rest();
+    assert!(lines.iter().all(|line| !line.contains("trouble with peers")), "{lines:#?}");
 }

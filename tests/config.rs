@@ -123,7 +123,7 @@ fn each_kind_of_bad_value_gets_a_sentence() {
         ("lag_policy", "drop", "is \"drop\", which is not one of skip, evict"),
         ("log_level", "loud", "is \"loud\", which is not one of off, error, warn"),
         ("log_level", "3", "is \"3\", which is not one of"),
-        ("log_format", "xml", "which is not one of auto, human, json"),
+        ("log_format", "xml", "which is not one of auto, human, journal, json"),
         ("conformance_echo", "yes", "is \"yes\", which is neither true nor false"),
     ] {
         let problem = problem_of(name, text);
@@ -142,7 +142,14 @@ fn rules_across_settings_name_both_and_where_they_come_from() {
         ("history_frames", "501", "over history_frames_max"),
         ("history_frames_max", "8193", "over room_log_frames_max"),
         ("connections_per_address_max", "55001", "over connections_max"),
-        ("drain_spread_ms", "10001", "over drain_deadline_ms"),
+        (
+            "drain_spread_ms",
+            "8001",
+            "drain_delay_ms (2000) and drain_spread_ms (8001) together are 10001, over \
+             drain_deadline_ms, which is 10000 (default)",
+        ),
+        ("drain_deadline_ms", "6999", "together are 7000, over drain_deadline_ms"),
+        ("drain_delay_ms", "5001", "the process would end before the last viewers are closed"),
         ("admin", "127.0.0.1:8080", "admin and listen are both 127.0.0.1:8080"),
     ] {
         let problem = problem_of(name, text);

@@ -4,7 +4,7 @@ mod fake;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fake::{TestNode, request};
+use fake::{TestNode, request, until};
 
 /// A family as parsed: TYPE, HELP, and samples as (name, labels, value).
 struct Family {
@@ -51,7 +51,7 @@ fn the_text_follows_the_format_and_the_naming_rules() {
     assert!(answer.head.contains("content-type: text/plain; version=0.0.4"), "{}", answer.head);
     let families = parse(&answer.body);
     assert!(families.len() > 50, "only {}", families.len());
-    let allowed = ["shard", "reason", "cause", "code", "le", "version"];
+    let allowed = ["shard", "reason", "cause", "code", "le", "version", "phase", "part", "space"];
     for (name, family) in &families {
         assert!(name.starts_with("uproar_") || name.starts_with("process_"), "{name}");
         assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{name}");
@@ -132,15 +132,17 @@ fn the_report_is_the_same_as_json() {
 
 #[test]
 fn drain_by_the_admin_port_takes_readiness_away_and_can_be_undone() {
-    let node = TestNode::start(&[]);
+    let node = TestNode::start(&[("drain_delay_ms", "0")]);
     let from_a_page = request(node.admin, "POST", "/drain", "origin: http://evil\r\n", "");
     assert_eq!((from_a_page.status, node.get("/ready").status), (403, 200));
 
     assert_eq!(request(node.admin, "POST", "/drain", "", "").status, 202);
     let ready = node.get("/ready");
     assert_eq!((ready.status, ready.code()), (503, "draining".into()));
-    let refused = node.post("/v1/events/e/comments", r#"{"text":"x"}"#);
-    assert_eq!((refused.status, refused.code()), (503, "draining".into()));
+    until("the shards have heard of it", || {
+        let refused = node.post("/v1/events/e/comments", r#"{"text":"x"}"#);
+        (refused.status, refused.code()) == (503, "draining".into())
+    });
     let metrics = node.get_admin("/metrics").body;
     assert!(metrics.contains("uproar_ready 0\n"));
     assert!(metrics.contains("uproar_not_ready{reason=\"draining\"} 1\n"));
@@ -148,5 +150,6 @@ fn drain_by_the_admin_port_takes_readiness_away_and_can_be_undone() {
     assert_eq!(request(node.admin, "DELETE", "/drain", "", "").status, 200);
     assert_eq!(node.get("/ready").status, 200);
     assert_eq!(node.post("/v1/events/e/comments", r#"{"text":"x"}"#).status, 201);
-    assert_eq!(request(node.admin, "GET", "/drain", "", "").status, 405);
+    assert_eq!(request(node.admin, "GET", "/drain", "", "").json()["draining"], false);
+    assert_eq!(request(node.admin, "PUT", "/drain", "", "").status, 405);
 }

@@ -272,7 +272,21 @@ fn packets_must_reach_the_cpus_of_the_shards() {
     assert_eq!(wrong(&host.examine()), row, "CPU 0 is left out");
     host.set("sys/class/net/eth0/queues/rx-0/rps_cpus", "00000000,00000003");
     assert_eq!(wrong(&host.examine()), []);
+    // Enough queues are not enough when other CPUs are interrupted for them.
     host.set("sys/class/net/eth0/queues/rx-0/rps_cpus", "0");
+    host.set("sys/class/net/eth0/queues/rx-1/rps_cpus", "0");
+    host.set(
+        "proc/interrupts",
+        "30: 0 PCI-MSI eth0\n 31: 1 PCI-MSI eth0-TxRx-0\n 32: 2 PCI-MSI eth0-TxRx-1\n 33: 1 PCI-MSI sda",
+    );
+    for (irq, cpus) in [("30", "0-7"), ("31", "0"), ("32", "7")] {
+        host.set(&format!("sys/class/net/eth0/device/msi_irqs/{irq}"), "msix");
+        host.set(&format!("proc/irq/{irq}/smp_affinity_list"), cpus);
+    }
+    assert_eq!(wrong(&host.examine()), row, "queue 1 interrupts CPU 7");
+    host.set("proc/irq/32/smp_affinity_list", "0-1");
+    assert_eq!(wrong(&host.examine()), []);
+    fs::remove_dir_all(host.root.join("sys/class/net/eth0/queues/rx-1")).unwrap();
     let behind_a_proxy = [("listen", "127.0.0.1:8080"), ("connections_max", "20000")];
     assert_eq!(wrong(&host.examine_for(&behind_a_proxy, &working_rings())), []);
     let too_many = host.examine_for(&[("listen", "127.0.0.1:8080")], &working_rings());

@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -177,17 +177,44 @@ fn the_rules_are_valid_and_each_alert_fires() {
     }
 }
 
-/// Asserts that these alerts, and no others, fire when a node goes on exposing these metrics.
-fn assert_fires(name: &str, metrics: &str, alerts: &[&str]) {
-    let samples =
-        metrics.lines().filter(|line| !line.starts_with('#') && !line.contains("_bucket"));
-    let series: String = samples
-        .map(|line| {
-            let (series, value) = line.rsplit_once(' ').unwrap();
+/// Time series for promtool: what each is called, and its values every 15 s for over an hour.
+type Series = BTreeMap<String, String>;
+
+/// Every sample of a scrape, by its series.
+fn samples(metrics: &str) -> impl Iterator<Item = (&str, f64)> {
+    metrics
+        .lines()
+        .filter(|line| !line.starts_with('#') && !line.contains("_bucket"))
+        .map(|line| line.rsplit_once(' ').unwrap())
+        .map(|(series, value)| (series, value.parse().unwrap()))
+}
+
+/// A node that goes on exposing these metrics.
+fn constant(metrics: &str) -> Series {
+    samples(metrics).map(|(name, value)| (name.to_owned(), format!("{value}x300"))).collect()
+}
+
+/// A node whose counters go on growing every 15 s as they did between two scrapes.
+fn growing(before: &str, after: &str) -> Series {
+    let before: BTreeMap<&str, f64> = samples(before).collect();
+    samples(after)
+        .map(|(name, value)| {
+            let is_counter = name.split('{').next().unwrap().ends_with("_total");
+            let grown = if is_counter { value - before[name] } else { 0.0 };
+            (name.to_owned(), format!("{value}+{grown}x300"))
+        })
+        .collect()
+}
+
+/// Asserts that these alerts, and no others, fire over such a node.
+fn assert_fires(name: &str, series: &Series, alerts: &[&str]) {
+    let input: String = series
+        .iter()
+        .map(|(series, values)| {
             let (metric, labels) = series.split_once('{').unwrap_or((series, "}"));
             let comma = if labels == "}" { "" } else { "," };
             let labels = format!("job=\"uproar\",instance=\"n\"{comma}{labels}");
-            format!("      - {{series: '{metric}{{{labels}', values: '{value}x300'}}\n")
+            format!("      - {{series: '{metric}{{{labels}', values: '{values}'}}\n")
         })
         .collect();
     let expected: String = alerts
@@ -196,7 +223,7 @@ fn assert_fires(name: &str, metrics: &str, alerts: &[&str]) {
         .collect();
     let text = format!(
         "rule_files: [{}]\nevaluation_interval: 15s\ntests:\n  - interval: 15s\n    \
-         input_series:\n{series}    promql_expr_test:\n      - expr: 'count by (alertname) \
+         input_series:\n{input}    promql_expr_test:\n      - expr: 'count by (alertname) \
          (ALERTS{{alertstate=\"firing\"}})'\n        eval_time: 60m\n        exp_samples:\n{}",
         observability("alerts.yml").display(),
         if expected.is_empty() { "          []\n".to_owned() } else { expected }
@@ -208,21 +235,103 @@ fn assert_fires(name: &str, metrics: &str, alerts: &[&str]) {
     assert_good(&output);
 }
 
+type Viewer = tungstenite::WebSocket<tungstenite::stream::MaybeTlsStream<TcpStream>>;
+
+impl Node {
+    /// A viewer of the event "e", or why there is none.
+    fn watch(&self) -> tungstenite::Result<Viewer> {
+        tungstenite::connect(format!("ws://{}/v1/events/e/live", self.listen))
+            .map(|(viewer, _)| viewer)
+    }
+
+    fn post(&self, event: &str, text: &str) {
+        let mut stream = TcpStream::connect(self.listen).unwrap();
+        let body = format!("{{\"text\":\"{text}\"}}");
+        let head = format!("POST /v1/events/{event}/comments HTTP/1.1\r\nhost: x");
+        write!(stream, "{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
+        stream.read_to_end(&mut Vec::new()).unwrap();
+    }
+
+    /// The metrics once the samples that contain all of this add up to more than nothing.
+    fn metrics_with_some(&self, parts: &[&str]) -> String {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let metrics = self.metrics();
+            let is_it = |series: &str| parts.iter().all(|part| series.contains(part));
+            let sum: f64 = samples(&metrics).filter(|(series, _)| is_it(series)).map(|s| s.1).sum();
+            if sum > 0.0 {
+                return metrics;
+            }
+            assert!(Instant::now() < deadline, "no {parts:?} in {metrics}");
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
+    }
+}
+
 #[test]
 fn what_real_nodes_expose_fires_what_it_should() {
-    let node = Node::start(&[]);
-    assert_fires("good", &node.metrics(), &[]);
+    let node = Node::start(&["--drain-delay-ms", "0"]);
+    assert_fires("good", &constant(&node.metrics()), &[]);
     http(node.admin, "POST", "/drain");
     let draining = node.metrics_with("uproar_not_ready{reason=\"draining\"} 1");
-    assert_fires("draining", &draining, &["UproarDrainingLong"]);
+    assert_fires("draining", &constant(&draining), &["UproarDrainingLong"]);
 
     let node = Node::start(&["--connections-max", "1"]);
-    let url = format!("ws://{}/v1/events/e/live", node.listen);
-    let (_viewer, _) = tungstenite::client(url, TcpStream::connect(node.listen).unwrap()).unwrap();
+    let _viewer = node.watch().unwrap();
     let full = node.metrics_with("uproar_not_ready{reason=\"full\"} 1");
-    assert_fires("full", &full, &["UproarFull", "UproarNearlyFull"]);
+    assert_fires("full", &constant(&full), &["UproarFull", "UproarNearlyFull"]);
 
     let node = Node::start(&["--stall-after-ms", "300"]);
     let stuck = node.metrics_with("uproar_shard_up{shard=\"0\"} 0");
-    assert_fires("stuck", &stuck, &["UproarShardStuck"]);
+    assert_fires("stuck", &constant(&stuck), &["UproarShardStuck"]);
+}
+
+#[test]
+fn what_real_nodes_count_fires_what_it_should() {
+    let node = Node::start(&["--connections-per-address-max", "1"]);
+    let _viewer = node.watch().unwrap();
+    let before = node.metrics();
+    assert!(node.watch().is_err());
+    let after = node.metrics_with_some(&["uproar_upgrades_refused_total", "address_full"]);
+    assert_fires("address", &growing(&before, &after), &["UproarRefusingUpgrades"]);
+
+    let node = Node::start(&["--rooms-max", "2"]);
+    let before = node.metrics();
+    (0..20).for_each(|i| node.post(&format!("e{i}"), "x"));
+    let after = node.metrics_with_some(&["uproar_posts_refused_total", "overloaded"]);
+    assert_fires("overloaded", &growing(&before, &after), &["UproarRefusingPosts"]);
+
+    let starts = (0..4).map(|_| constant(&Node::start(&[]).metrics()));
+    let name = "process_start_time_seconds";
+    let times: Vec<String> = starts.map(|series| series[name].replace("x300", "")).collect();
+    let mut restarting = constant(&Node::start(&[]).metrics());
+    // A node that starts again each two minutes, with an hour before it.
+    let values = format!("{}x220 {}x8 {}x8 {}x60", times[0], times[1], times[2], times[3]);
+    restarting.insert(name.to_owned(), values);
+    assert_fires("restarting", &restarting, &["UproarRestarting"]);
+}
+
+#[test]
+fn viewers_that_do_not_read_fire_what_they_should() {
+    let flood = |node: &Node| {
+        let text = "x".repeat(1_900);
+        (0..300).for_each(|_| node.post("e", &text));
+    };
+    let unlimited = ["--posts-per-sec-event", "0"];
+    let node = Node::start(&[&unlimited[..], &["--stall-ms-max", "1000"]].concat());
+    let _stalled = node.watch().unwrap();
+    let before = node.metrics();
+    flood(&node);
+    let after = node.metrics_with_some(&["uproar_closes_total", "stalled"]);
+    assert_fires("stalled", &growing(&before, &after), &["UproarViewersTooSlow"]);
+
+    let short =
+        ["--room-log-frames-max", "16", "--history-frames", "9", "--history-frames-max", "9"];
+    let node = Node::start(&[&unlimited[..], &short].concat());
+    let mut slow = node.watch().unwrap();
+    let before = node.metrics();
+    flood(&node);
+    while !slow.read().unwrap().to_text().unwrap().contains("\"gap\"") {}
+    let after = node.metrics_with_some(&["uproar_gap_comments_total"]);
+    assert_fires("missed", &growing(&before, &after), &["UproarCommentsMissed"]);
 }

@@ -187,7 +187,8 @@ fn a_whole_life_is_told_to_the_service_manager() {
     let mut command = uproar();
     command.env("NOTIFY_SOCKET", &manager.path).env("WATCHDOG_USEC", "900000");
     let address = listen.to_string();
-    let drain = ["--drain-spread-ms", "100", "--drain-deadline-ms", "4000"];
+    let drain =
+        ["--drain-delay-ms", "1200", "--drain-spread-ms", "100", "--drain-deadline-ms", "4000"];
     let mut server =
         Server::start(command, &[&["--listen", &address, "--admin", "off"][..], &drain].concat());
     let first = manager.next(PATIENCE).expect("READY is the first message");
@@ -208,7 +209,11 @@ fn a_whole_life_is_told_to_the_service_manager() {
     };
     assert!(extension(&stopping) >= 2_000_000, "{stopping}");
     let told_before = manager.seen.len();
-    let progress = manager.until("STATUS=draining, 1 connections left");
+    // Load balancers first: the node says so, and goes on serving.
+    let waiting = manager.until("STATUS=waiting ");
+    assert!(extension(&waiting) >= 2_000_000, "{waiting}");
+    assert_eq!(get(listen, "/ready").unwrap(), 503);
+    let progress = manager.until("STATUS=draining, 1 of 1 connections left");
     assert!(extension(&progress) >= 2_000_000, "{progress}");
     let meanwhile = &manager.seen[told_before..];
     assert!(meanwhile.iter().any(|message| message == "WATCHDOG=1\n"), "{meanwhile:?}");
@@ -233,7 +238,8 @@ fn a_manager_that_hangs_does_not_hold_up_the_drain() {
     // Messages every 20 ms fill the queue of a socket that nobody reads, which holds ten or so.
     command.env("NOTIFY_SOCKET", &manager.path).env("WATCHDOG_USEC", "60000");
     let address = listen.to_string();
-    let drain = ["--drain-spread-ms", "100", "--drain-deadline-ms", "2000"];
+    let drain =
+        ["--drain-delay-ms", "300", "--drain-spread-ms", "100", "--drain-deadline-ms", "2000"];
     let mut server =
         Server::start(command, &[&["--listen", &address, "--admin", "off"][..], &drain].concat());
     manager.until("READY=1");
@@ -323,7 +329,8 @@ fn activated(listener: &TcpListener, manager: &Manager) -> Server {
     let number = std::os::fd::AsRawFd::as_raw_fd(&fd).to_string();
     command.env("LISTEN_FDS", "1").env("LISTEN_FDS_FIRST_FD", number);
     command.env("LISTEN_FDNAMES", "uproar").env("NOTIFY_SOCKET", &manager.path);
-    Server::start(command, &["--admin", "off", "--drain-spread-ms", "100"])
+    let drain = ["--drain-delay-ms", "200", "--drain-spread-ms", "100"];
+    Server::start(command, &[&["--admin", "off"], &drain[..]].concat())
 }
 
 #[test]

@@ -12,6 +12,10 @@ fn sample(name: &str, shard: Option<&str>, value: f64) -> serde_json::Value {
     json!({ "name": name, "labels": labels, "value": value })
 }
 
+fn labelled(name: &str, label: &str, text: &str, value: f64) -> serde_json::Value {
+    json!({ "name": name, "labels": { label: text }, "value": value })
+}
+
 fn report(uptime: u64, deliveries: f64, is_up: bool) -> Snapshot {
     let samples = [
         sample("uproar_connections", Some("0"), 30_000.0),
@@ -23,12 +27,20 @@ fn report(uptime: u64, deliveries: f64, is_up: bool) -> Snapshot {
         sample("uproar_shard_busy_ratio", Some("0"), 0.5),
         sample("uproar_governor_pause_ratio", Some("0"), 0.25),
         sample("uproar_deliveries_total", Some("0"), deliveries),
-        sample("uproar_connection_memory_bytes", Some("0"), 25_000_000.0),
+        labelled("uproar_memory_per_connection_bytes", "space", "user", 271.0),
+        labelled("uproar_memory_per_connection_bytes", "space", "kernel", 4_120.0),
         sample("uproar_pass_duration_seconds_sum", Some("0"), deliveries / 1e6),
         sample("uproar_pass_duration_seconds_count", Some("0"), deliveries / 1e3),
     ];
     let body = json!({
         "node": "n1", "version": "0.1.0", "state": "ready", "uptime_seconds": uptime,
+        "hot_rooms": {
+            "by_viewers": [{
+                "event": "final", "viewers": 30_000, "comments_per_second": 2.5,
+                "deliveries_per_second": 75_000.0,
+            }],
+            "by_comments": [],
+        },
         "metrics": [{ "name": "all", "type": "gauge", "samples": samples }],
     });
     Snapshot::parse(body.to_string().as_bytes()).unwrap()
@@ -42,10 +54,12 @@ fn counters_show_what_they_grew_by_and_gauges_what_they_are() {
     for part in [
         "connections 50k of 55k",
         "deliveries 20k",
-        "own bytes a connection 500",
+        "a connection 271B, and 4120B of the kernel's",
         "pass over a room: 1.0 ms on average",
         "BUSY of 70%",
         " 50% #####",
+        "HOT ROOMS BY VIEWERS ",
+        "      30k         2.5           75k\n",
     ] {
         assert!(text.contains(part), "no \"{part}\" in\n{text}");
     }

@@ -27,6 +27,7 @@ pub fn command() -> Command {
         ))
         .subcommand(doctor())
         .subcommand(top())
+        .subcommand(drain())
         .subcommand(tail())
         .subcommand(post())
         .subcommand(config())
@@ -129,6 +130,26 @@ fn top() -> Command {
                 .value_name("COUNT")
                 .value_parser(value_parser!(u64).range(1..))
                 .help("Stop after so many looks; never if absent"),
+        )
+}
+
+fn drain() -> Command {
+    let flag = |name: &'static str| Arg::new(name).long(name).action(clap::ArgAction::SetTrue);
+    Command::new("drain")
+        .about("Take a running node out of service, or back, from its admin port")
+        .arg(url("http://127.0.0.1:8081").help("The node's admin address"))
+        .arg(flag("undo").help("Take viewers again; closes that were announced do not happen"))
+        .arg(flag("status").conflicts_with("undo").help("Only say how far a drain is"))
+        .arg(
+            flag("wait")
+                .conflicts_with_all(["undo", "status"])
+                .help("Print the progress each second and end when nobody is left"),
+        )
+        .after_help(
+            "The node goes on running: /ready answers 503 at once, viewers are served for \
+             drain_delay_ms more and then closed over drain_spread_ms. SIGTERM does the same and \
+             ends the process. Exit code 0: done; 1: the node could not be reached, refused, or \
+             the drain was undone during --wait.",
         )
 }
 

@@ -1,13 +1,15 @@
-//! The command line: `serve`, `doctor`, `top`, `tail`, `post`, `config`.
+//! The command line: `serve`, `doctor`, `top`, `drain`, `tail`, `post`, `config`.
 //!
 //! Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 a usage
 //! error (clap's), 78 a configuration that cannot work (EX_CONFIG of sysexits.h).
 //!
 //! Not here: what a setting is (`config`), what a server does (`control`).
 
+mod admin;
 mod command;
 mod config_command;
 mod doctor;
+mod drain;
 mod post;
 mod tail;
 mod top;
@@ -19,7 +21,7 @@ use std::process::ExitCode;
 use clap::ArgMatches;
 
 use crate::config::Sources;
-use crate::control::{Ended, StartError, serve};
+use crate::control::{Ended, StartError, is_journal, serve};
 pub use command::command;
 
 /// The configuration cannot work: EX_CONFIG of sysexits.h.
@@ -45,6 +47,7 @@ pub fn main() -> ExitCode {
         Some(("config", args)) => config_command::run(args),
         Some(("doctor", args)) => doctor::run(args),
         Some(("tail", args)) => finish(tail::run(&tail::Options::from_args(args))),
+        Some(("drain", args)) => finish(drain::run(args)),
         Some(("top", args)) => finish(top::run(args)),
         Some(("post", args)) => finish(post::run(&post::Options::from_args(args))),
         _ => unreachable!("clap demands one of the subcommands"),
@@ -65,10 +68,11 @@ fn run_server(sources: Sources) -> ExitCode {
     }
 }
 
-/// One line on stderr for each line of the reason.
+/// One line on stderr for each line of the reason, as an error where the journal reads it.
 fn complain(why: &dyn std::fmt::Display) {
+    let priority = if is_journal() { "<3>" } else { "" };
     for line in why.to_string().lines() {
-        eprintln!("uproar: {line}");
+        eprintln!("{priority}uproar: {line}");
     }
 }
 

@@ -48,16 +48,12 @@ const ORDERS: &[Order] = &[
         upper: "connections_max",
         why: "an address cannot have more connections than the node",
     },
-    Order {
-        lower: "drain_spread_ms",
-        upper: "drain_deadline_ms",
-        why: "closes planned after the deadline would never be announced in time",
-    },
 ];
 
 pub(super) fn problems(loaded: &Loaded) -> Vec<Problem> {
     let mut problems: Vec<Problem> =
         ORDERS.iter().filter_map(|order| out_of_order(order, loaded)).collect();
+    problems.extend(drain(loaded));
     let server = &loaded.config.server;
     if server.admin.is_some_and(|admin| admin == server.listen && admin.port() != 0) {
         problems.push(Problem {
@@ -66,6 +62,24 @@ pub(super) fn problems(loaded: &Loaded) -> Vec<Problem> {
         });
     }
     problems
+}
+
+/// The deadline counts from the signal, so it must hold the delay and the spread, in this order.
+fn drain(loaded: &Loaded) -> Option<Problem> {
+    let [delay, spread, deadline] = ["drain_delay_ms", "drain_spread_ms", "drain_deadline_ms"];
+    let least = value(loaded, delay) + value(loaded, spread);
+    if least <= value(loaded, deadline) {
+        return None;
+    }
+    let sentence = format!(
+        "{delay} ({}) and {spread} ({}) together are {least}, over {deadline}, which is {} ({}): \
+         the process would end before the last viewers are closed",
+        value(loaded, delay),
+        value(loaded, spread),
+        value(loaded, deadline),
+        origin(loaded, deadline)
+    );
+    Some(Problem { origin: first_typed(loaded, &[deadline, spread, delay]), sentence })
 }
 
 pub(super) fn warnings(loaded: &Loaded) -> Vec<String> {
@@ -98,21 +112,22 @@ fn out_of_order(order: &Order, loaded: &Loaded) -> Option<Problem> {
     if lower <= upper {
         return None;
     }
-    // Blame what was typed; when both were, the first named.
-    let origin = match origin(loaded, order.lower) {
-        Origin::Default => origin(loaded, order.upper),
-        typed => typed,
-    };
     Some(Problem {
-        origin,
+        origin: first_typed(loaded, &[order.lower, order.upper]),
         sentence: format!(
             "{} is {lower}, over {}, which is {upper} ({}): {}",
             order.lower,
             order.upper,
-            self::origin(loaded, order.upper),
+            origin(loaded, order.upper),
             order.why
         ),
     })
+}
+
+/// Blames what was typed; when several were, the first named.
+fn first_typed(loaded: &Loaded, names: &[&str]) -> Origin {
+    let mut origins = names.iter().map(|name| origin(loaded, name));
+    origins.find(|origin| *origin != Origin::Default).unwrap_or(Origin::Default)
 }
 
 fn origin(loaded: &Loaded, name: &str) -> Origin {

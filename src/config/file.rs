@@ -39,6 +39,10 @@ pub(super) fn parse(path: &Path, text: &str) -> (Vec<Typed>, Vec<Problem>) {
     let mut typed = Vec::new();
     for (key, value) in table.get_ref() {
         let origin = at(key.span().start);
+        // What the parser made of a broken line is nothing that was typed.
+        if problems.iter().any(|problem| problem.origin == origin) {
+            continue;
+        }
         let Some(setting) = find(key.get_ref()) else {
             problems.push(Problem { origin, sentence: unknown(key.get_ref(), value.get_ref()) });
             continue;

@@ -90,22 +90,29 @@ server_settings! {
              port; more are answered 503.";
     }
     "Drain" {
+        drain_delay_ms: u32 = "2000",
+            Kind::Number { unit: "ms", min: 0, max: 3_600_000 }, Live,
+            "On SIGTERM or a drain request, how long the node goes on serving and admitting after \
+             /ready began to answer 503, so that load balancers stop sending viewers before they \
+             are refused. Set it to a balancer's check interval times the failures it waits for; \
+             the default is two checks of one a second. SIGINT (Ctrl-C) does not wait.";
         drain_spread_ms: u32 = "5000",
             Kind::Number { unit: "ms", min: 0, max: 3_600_000 }, Live,
-            "On SIGTERM or a drain request, connections are closed evenly over this time, so \
-             that reconnects do not hit the other nodes at once.";
+            "After that delay, connections are told when they will be closed, and are closed \
+             evenly over this time, so that reconnects do not hit the other nodes at once.";
         drain_deadline_ms: u32 = "10000",
             Kind::Number { unit: "ms", min: 100, max: 7_200_000 }, Live,
-            "On SIGTERM, the process ends after this time even if connections are left. Keep the \
-             service manager's stop time-out above it.";
+            "The process ends this long after SIGTERM even if connections are left: at least \
+             drain_delay_ms and drain_spread_ms together, and time for peers to answer a close.";
     }
     "Logs" {
         log_level: LevelFilter = "info",
             Kind::Choice(&["off", "error", "warn", "info", "debug", "trace"]), Live,
             "The least severe log lines to write.";
-        log_format: LogFormat = "auto", Kind::Choice(&["auto", "human", "json"]), Restart,
-            "How log lines look: `human`, `json` (one object a line), or `auto`, which is human \
-             on a terminal and JSON otherwise. Logs go to stderr.";
+        log_format: LogFormat = "auto", Kind::Choice(&["auto", "human", "journal", "json"]), Restart,
+            "How log lines look: `human`, `journal` (human after the priority, as in <4>, without \
+             the time), `json` (one object a line), or `auto`, which is human on a terminal, journal \
+             where stderr is the journal, and JSON otherwise. Logs go to stderr.";
         stall_after_ms: u32 = "0",
             Kind::Number { unit: "ms", min: 0, max: 3_600_000 }, Restart, hidden true,
             "Test only: shard 0 stops turning this long after it started. 0 is never.";

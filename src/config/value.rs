@@ -21,10 +21,12 @@ pub(super) trait Value: Sized {
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// Human on a terminal, JSON otherwise.
+    /// Human on a terminal, for the journal where stderr is the journal, JSON otherwise.
     Auto,
     /// One readable line an event.
     Human,
+    /// The same without the time, after its priority.
+    Journal,
     /// One JSON object an event.
     Json,
 }
@@ -181,7 +183,12 @@ macro_rules! words {
 }
 
 words!(LagPolicy { "skip" = LagPolicy::Skip, "evict" = LagPolicy::Evict });
-words!(LogFormat { "auto" = LogFormat::Auto, "human" = LogFormat::Human, "json" = LogFormat::Json });
+words!(LogFormat {
+    "auto" = LogFormat::Auto,
+    "human" = LogFormat::Human,
+    "journal" = LogFormat::Journal,
+    "json" = LogFormat::Json
+});
 
 impl Value for LevelFilter {
     fn parse(text: &str, kind: &Kind) -> Result<Self, String> {

@@ -1,4 +1,4 @@
-//! The admin router: metrics, the report behind `uproar top`, and drain.
+//! The admin router: metrics, the report behind `uproar top`, and drains.
 //!
 //! It has no authentication and listens on loopback by default. A web page in a browser on
 //! the same host can reach it there all the same, so whatever changes something refuses a
@@ -7,20 +7,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::State;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::get;
 use axum::{Json, Router};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tracing::{info, warn};
+use uproar_engine::hot::LISTED_MAX;
 
 use super::answer::{Refused, method_not_allowed, not_found};
 use super::node::Node;
-use super::{drain, health, metrics};
+use super::{drain, health, hot, metrics};
 use crate::link::Handover;
 
 /// Requests served at the same time; more are answered 503. Scrapers and operators are few.
@@ -56,7 +59,7 @@ pub(super) fn router(node: Arc<Node>) -> Router {
         .route("/report", get(report))
         .route("/health", get(health::health))
         .route("/ready", get(health::ready))
-        .route("/drain", post(begin_drain).delete(undo_drain))
+        .route("/drain", get(show_drain).post(begin_drain).delete(undo_drain))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(node)
@@ -67,15 +70,33 @@ async fn prometheus(State(node): State<Arc<Node>>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], body).into_response()
 }
 
-async fn report(State(node): State<Arc<Node>>) -> Json<Value> {
-    let families = metrics::collect(&node).await;
-    Json(json!({
+/// What the report should hold besides.
+#[derive(Deserialize)]
+struct Wanted {
+    /// How many hot rooms a list may have; none unless asked, as a look costs the shards something.
+    rooms: Option<usize>,
+}
+
+async fn report(
+    State(node): State<Arc<Node>>,
+    wanted: Result<Query<Wanted>, QueryRejection>,
+) -> Result<Json<Value>, Refused> {
+    let Query(Wanted { rooms }) = wanted.map_err(|why| Refused::bad_query(why.body_text()))?;
+    let looked = async {
+        match rooms.unwrap_or(0).min(LISTED_MAX) {
+            0 => Value::Null,
+            limit => hot::json(&node, limit).await,
+        }
+    };
+    let (families, hot_rooms) = tokio::join!(metrics::collect(&node), looked);
+    Ok(Json(json!({
         "node": node.layout.node,
         "version": env!("CARGO_PKG_VERSION"),
         "state": node.readiness.state().code(),
         "uptime_seconds": node.started.elapsed().as_secs(),
+        "hot_rooms": hot_rooms,
         "metrics": metrics::json(&families),
-    }))
+    })))
 }
 
 fn refuse_browsers(headers: &HeaderMap) -> Result<(), Refused> {
@@ -86,16 +107,18 @@ fn refuse_browsers(headers: &HeaderMap) -> Result<(), Refused> {
     Ok(())
 }
 
+async fn show_drain(State(node): State<Arc<Node>>) -> Json<Value> {
+    Json(drain::json(&node).await)
+}
+
 async fn begin_drain(
     State(node): State<Arc<Node>>,
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
     refuse_browsers(&headers)?;
-    node.readiness.drain();
-    let spread_ms = drain::begin(&node).await;
-    info!(spread_ms, "draining, on request of the admin port");
-    Ok((StatusCode::ACCEPTED, Json(json!({ "draining": true, "spread_ms": spread_ms })))
-        .into_response())
+    info!("draining, on request of the admin port");
+    drain::order(&node);
+    Ok((StatusCode::ACCEPTED, Json(drain::json(&node).await)).into_response())
 }
 
 async fn undo_drain(
@@ -103,11 +126,10 @@ async fn undo_drain(
     headers: HeaderMap,
 ) -> Result<Json<Value>, Refused> {
     refuse_browsers(&headers)?;
-    if !node.readiness.undrain() {
+    if !drain::undo(&node).await {
         let message = "the process is ending; this drain cannot be undone";
         return Err(Refused::new(StatusCode::CONFLICT, "ending", message));
     }
-    drain::undo(&node).await;
     info!("no longer draining, on request of the admin port");
-    Ok(Json(json!({ "draining": false })))
+    Ok(Json(drain::json(&node).await))
 }

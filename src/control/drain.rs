@@ -1,13 +1,23 @@
-//! Drain: tell every shard to let its viewers go, and watch until they are gone.
+//! Drain: readiness goes, load balancers get time to see it, then every shard lets its viewers
+//! go, and someone watches until they are gone.
+//!
+//! ```text
+//! order ── /ready 503, still serving and admitting ──► closes begin ── spread ──► nobody left
+//!          waiting (drain_delay_ms)                    closing (drain_spread_ms)  drained
+//! ```
+//!
+//! A drain that the admin port ordered stops there and can be undone; one that a signal ordered
+//! takes over whatever drain is under way, and the process ends after it or at its deadline.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tracing::{info, warn};
 use uproar_engine::control::Request;
 
-use super::node::Node;
+use super::node::{NoAnswer, Node};
 use super::systemd;
 
 /// How often the shards are asked whether anyone is left.
@@ -17,19 +27,191 @@ const PROGRESS: Duration = Duration::from_secs(1);
 /// How much more time each progress notice asks the service manager for.
 const EXTENSION: Duration = Duration::from_secs(10);
 
-/// Tells every shard to drain over the configured time, which is returned in milliseconds.
-pub(super) async fn begin(node: &Node) -> u32 {
+/// A drain under way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Drain {
+    /// Which one; a later order has another number.
+    number: u64,
+    /// When readiness went.
+    since: Instant,
+    /// When the closes begin, or began.
+    closes_at: Instant,
+    /// Connections when the closes began; none before.
+    connections_at_start: Option<u64>,
+}
+
+/// How far a drain is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Load balancers are given time; viewers are served and admitted.
+    Waiting,
+    /// Viewers are told and closed.
+    Closing,
+    /// Nobody is left.
+    Drained,
+}
+
+impl Phase {
+    /// All phases, in their order.
+    pub(super) const ALL: [Self; 3] = [Self::Waiting, Self::Closing, Self::Drained];
+
+    /// The word in metrics and answers.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Closing => "closing",
+            Self::Drained => "drained",
+        }
+    }
+}
+
+impl Drain {
+    /// How far it is, with this many connections left; `None` is not known.
+    pub(super) fn phase(&self, left: Option<u64>) -> Phase {
+        match (self.connections_at_start, left) {
+            (None, _) => Phase::Waiting,
+            (Some(_), Some(0)) => Phase::Drained,
+            (Some(_), _) => Phase::Closing,
+        }
+    }
+
+    /// Since when the node has been draining.
+    pub(super) fn age(&self) -> Duration {
+        self.since.elapsed()
+    }
+
+    /// The share of its connections that is gone, in thousandths; 0 while it waits.
+    pub(super) fn gone_permille(&self, left: u64) -> u64 {
+        let Some(of) = self.connections_at_start.map(|of| of.max(left)) else { return 0 };
+        ((of - left) * 1_000).checked_div(of).unwrap_or(1_000)
+    }
+
+    /// One line for people.
+    fn sentence(&self, left: Option<u64>) -> String {
+        let shown = left.map_or_else(|| "unknown".to_owned(), |n| n.to_string());
+        match self.connections_at_start {
+            None => {
+                let wait = self.closes_at.saturating_duration_since(Instant::now());
+                let seconds = wait.as_millis().div_ceil(1_000);
+                format!("waiting {seconds} s for load balancers, {shown} connections")
+            }
+            Some(_) if left == Some(0) => "drained, 0 connections left".to_owned(),
+            Some(of) => {
+                format!("draining, {shown} of {} connections left", of.max(left.unwrap_or(0)))
+            }
+        }
+    }
+}
+
+/// What the admin port answers about drains.
+pub(super) async fn json(node: &Node) -> Value {
+    let left = connections(node).await;
+    let Some(drain) = node.drain() else {
+        return json!({ "draining": false, "connections": left });
+    };
+    json!({
+        "draining": true,
+        "phase": drain.phase(left).word(),
+        "connections": left,
+        "connections_at_start": drain.connections_at_start,
+        "seconds": drain.age().as_secs(),
+        "closes_in_ms": drain.closes_at.saturating_duration_since(Instant::now()).as_millis() as u64,
+        "status": drain.sentence(left),
+    })
+}
+
+/// Takes readiness away and drains in the background; nothing happens if the node drains already.
+pub(super) fn order(node: &Arc<Node>) {
+    let delay_ms = node.loaded().config.server.drain_delay_ms;
+    node.readiness.drain();
+    if node.drain().is_some() {
+        return;
+    }
+    let drain = start(node, delay_ms);
+    let node = Arc::clone(node);
+    tokio::spawn(async move { attend(&node, drain.number, systemd::status).await });
+}
+
+/// Ends a drain that [`order`] began, and admits again. False when the process is ending.
+pub(super) async fn undo(node: &Node) -> bool {
+    if !node.readiness.undrain() {
+        return false;
+    }
+    node.set_drain(None);
+    complain(&node.ask_all(|| Request::Undrain).await, "end its drain");
+    true
+}
+
+/// Drains until nobody is left or the deadline is over; the connections left are returned.
+/// `delay_ms` is for load balancers, and for a drain under way it has run since its beginning.
+pub(super) async fn until_empty(node: &Node, delay_ms: u32) -> u64 {
+    let deadline_ms = node.loaded().config.server.drain_deadline_ms;
+    let deadline = Instant::now() + Duration::from_millis(deadline_ms.into());
+    systemd::stopping(EXTENSION);
+    let drain = start(node, delay_ms);
+    let tell = |status: &str| systemd::draining(status, EXTENSION);
+    // A stuck shard must not stretch the deadline, so every wait on the shards ends with it.
+    if timeout_at(deadline, attend(node, drain.number, tell)).await.is_ok() {
+        return 0;
+    }
+    let last_look = timeout(POLL, connections(node)).await;
+    last_look.ok().flatten().unwrap_or(0)
+}
+
+/// Puts down a new drain, which goes on where one under way is.
+fn start(node: &Node, delay_ms: u32) -> Drain {
+    let now = Instant::now();
+    let delay = Duration::from_millis(delay_ms.into());
+    let number = node.next_drain_number();
+    let fresh = Drain { number, since: now, closes_at: now + delay, connections_at_start: None };
+    let drain = node.drain().map_or(fresh, |before| Drain {
+        number,
+        closes_at: before.closes_at.min(before.since + delay),
+        ..before
+    });
+    node.set_drain(Some(drain));
+    drain
+}
+
+/// Takes a drain through its phases until nobody is left or another order has replaced it.
+async fn attend(node: &Node, number: u64, tell: impl Fn(&str)) {
+    let current = || node.drain().filter(|drain| drain.number == number);
+    let mut progress = Instant::now();
+    while let Some(drain) = current() {
+        let is_waiting = drain.connections_at_start.is_none();
+        if is_waiting && Instant::now() >= drain.closes_at {
+            begin_closes(node, drain).await;
+            continue;
+        }
+        // The wait costs the shards no question: the poll of once a second is good enough.
+        let left = if is_waiting { Some(node.connections_seen()) } else { connections(node).await };
+        let is_empty = drain.phase(left) == Phase::Drained;
+        if current().is_none() {
+            return;
+        }
+        if is_empty || Instant::now() >= progress {
+            progress = Instant::now() + PROGRESS;
+            let sentence = drain.sentence(left);
+            info!("{sentence}");
+            tell(&sentence);
+        }
+        if is_empty {
+            return;
+        }
+        let pause = Instant::now() + POLL;
+        sleep_until(if is_waiting { drain.closes_at.min(progress) } else { pause }).await;
+    }
+}
+
+/// Tells every shard to refuse upgrades and close everyone over the configured time.
+async fn begin_closes(node: &Node, drain: Drain) {
+    let connections_at_start = Some(node.connections_seen());
+    node.set_drain(Some(Drain { connections_at_start, ..drain }));
     let spread_ms = node.loaded().config.server.drain_spread_ms;
     complain(&node.ask_all(|| Request::Drain { spread_ms }).await, "drain");
-    spread_ms
 }
 
-/// Tells every shard to admit again.
-pub(super) async fn undo(node: &Node) {
-    complain(&node.ask_all(|| Request::Undrain).await, "end its drain");
-}
-
-fn complain<T>(answers: &[Result<T, super::node::NoAnswer>], what: &str) {
+fn complain<T>(answers: &[Result<T, NoAnswer>], what: &str) {
     for (shard, answer) in answers.iter().enumerate() {
         if let Err(why) = answer {
             warn!(shard, %why, "a shard could not be told to {what}");
@@ -37,38 +219,36 @@ fn complain<T>(answers: &[Result<T, super::node::NoAnswer>], what: &str) {
     }
 }
 
-/// Drains until nobody is left or the deadline is over; the connections left are returned.
-pub(super) async fn until_empty(node: &Arc<Node>) -> u64 {
-    let deadline_ms = node.loaded().config.server.drain_deadline_ms;
-    let deadline = Instant::now() + Duration::from_millis(deadline_ms.into());
-    systemd::stopping(EXTENSION);
-    let mut progress = Instant::now() + PROGRESS;
-    // A stuck shard must not stretch the deadline, so every wait on the shards ends with it.
-    let drained = async {
-        begin(node).await;
-        loop {
-            let left = connections(node).await;
-            if left == Some(0) {
-                return;
-            }
-            if Instant::now() >= progress {
-                progress += PROGRESS;
-                let left = left.map_or_else(|| "unknown".to_owned(), |n| n.to_string());
-                info!(connections = left, "draining");
-                systemd::draining(&left, EXTENSION);
-            }
-            sleep(POLL).await;
-        }
-    };
-    if tokio::time::timeout_at(deadline, drained).await.is_ok() {
-        return 0;
-    }
-    let last_look = tokio::time::timeout(POLL, connections(node)).await;
-    last_look.ok().flatten().unwrap_or(0)
-}
-
 /// Connections and handshakes on the node; `None` while a shard gives no answer.
 async fn connections(node: &Node) -> Option<u64> {
     let reports = node.reports().await;
     reports.into_iter().map(|report| report.map(|r| r.connections + r.handshakes)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_counts_what_is_gone_of_what_there_was() {
+        let now = Instant::now();
+        let drain = |connections_at_start| Drain {
+            number: 0,
+            since: now,
+            closes_at: now,
+            connections_at_start,
+        };
+        let waiting = drain(None);
+        assert_eq!((waiting.phase(Some(0)), waiting.gone_permille(5)), (Phase::Waiting, 0));
+        let closing = drain(Some(80));
+        assert_eq!(closing.phase(None), Phase::Closing);
+        assert_eq!([80, 20, 0].map(|left| closing.gone_permille(left)), [0, 750, 1_000]);
+        // The count of the beginning may be a second old.
+        assert_eq!(closing.gone_permille(90), 0);
+        assert_eq!(closing.sentence(Some(90)), "draining, 90 of 90 connections left");
+        assert_eq!(
+            (drain(Some(0)).phase(Some(0)), drain(Some(0)).gone_permille(0)),
+            (Phase::Drained, 1_000)
+        );
+    }
 }

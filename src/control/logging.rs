@@ -1,11 +1,20 @@
-//! Log lines on stderr: human on a terminal, JSON otherwise, the level changeable live.
+//! Log lines on stderr: human on a terminal, for the journal where stderr is the journal, JSON
+//! otherwise; the level changeable live.
+//!
+//! For the journal a line is human text after its priority, `<4>` for a warning (sd-daemon(3)):
+//! `journalctl -u uproar -p warning` then shows what matters. The journal has the time itself.
 
 use std::io::{IsTerminal, stderr};
+use std::os::unix::fs::MetadataExt;
 
 use tracing::level_filters::LevelFilter;
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::fmt::format::{Format, FormatEvent, FormatFields, Full, Writer};
+use tracing_subscriber::fmt::{self, FmtContext};
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{Layer, Registry, fmt, reload};
+use tracing_subscriber::{Layer, Registry, reload};
 
 use crate::config::{LogFormat, Server};
 
@@ -29,21 +38,63 @@ impl LogLevel {
     }
 }
 
+/// Whether stderr is the journal: it says which stream it gave the process (systemd.exec(5)).
+#[must_use]
+pub fn is_journal() -> bool {
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
+    let is_it = |file: std::fs::Metadata| stream == format!("{}:{}", file.dev(), file.ino());
+    std::fs::metadata("/proc/self/fd/2").is_ok_and(is_it)
+}
+
 /// Starts the process's log.
 #[must_use]
 pub(super) fn start(server: &Server) -> LogLevel {
-    let is_json = match server.log_format {
-        LogFormat::Human => false,
-        LogFormat::Json => true,
-        LogFormat::Auto => !stderr().is_terminal(),
+    let format = match server.log_format {
+        LogFormat::Auto if stderr().is_terminal() => LogFormat::Human,
+        LogFormat::Auto if is_journal() => LogFormat::Journal,
+        LogFormat::Auto => LogFormat::Json,
+        chosen => chosen,
     };
     let lines = fmt::layer().with_writer(stderr).with_ansi(stderr().is_terminal());
-    let lines = if is_json {
-        lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
-    } else {
-        lines.with_target(false).boxed()
+    let lines = match format {
+        LogFormat::Json => {
+            lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
+        }
+        LogFormat::Journal => lines.with_ansi(false).event_format(Prioritized::new()).boxed(),
+        LogFormat::Human | LogFormat::Auto => lines.with_target(false).boxed(),
     };
     let (level, handle) = reload::Layer::new(server.log_level);
     tracing_subscriber::registry().with(level).with(lines).init();
     LogLevel(Some(handle))
+}
+
+/// A line with its priority in front, and without what the journal has itself.
+struct Prioritized(Format<Full, ()>);
+
+impl Prioritized {
+    fn new() -> Self {
+        Self(fmt::format().without_time().with_level(false).with_target(false).with_ansi(false))
+    }
+}
+
+impl<S, N> FormatEvent<S, N> for Prioritized
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut line: Writer<'_>,
+        event: &Event<'_>,
+    ) -> std::fmt::Result {
+        let priority = match *event.metadata().level() {
+            Level::ERROR => 3,
+            Level::WARN => 4,
+            Level::INFO => 6,
+            Level::DEBUG | Level::TRACE => 7,
+        };
+        write!(line, "<{priority}>")?;
+        self.0.format_event(context, line, event)
+    }
 }

@@ -6,8 +6,8 @@
 //!
 //! ```text
 //! start   serve -> host, layout, bind (activation), logging -> run
-//! HTTP    handover -> public, health, answer      admin -> metrics, drain
-//! while it runs   node (the shards' ports), readiness, reload, drain, systemd
+//! HTTP    handover -> public, health, answer      admin -> metrics, hot, drain
+//! while it runs   node (the shards' ports), readiness, reload, drain, systemd, trouble
 //! ```
 //!
 //! Not here: sockets of viewers (`shard`), rules about comments (the engine).
@@ -20,6 +20,7 @@ mod drain;
 mod handover;
 mod health;
 mod host;
+mod hot;
 mod layout;
 mod logging;
 mod metrics;
@@ -30,12 +31,13 @@ mod reload;
 mod run;
 mod serve;
 mod systemd;
+mod trouble;
 
 pub use activation::ActivationError;
 pub use bind::{BindError, Bound, bind};
 pub use host::Host;
 pub use layout::{Layout, SLOTS_PER_RING_MAX, SLOTS_SPARE};
-pub use logging::LogLevel;
+pub use logging::{LogLevel, is_journal};
 pub use node::{ANSWER_MS_MAX, NoAnswer, Node};
 pub use readiness::{Readiness, State};
 pub use reload::{Change, changes};

@@ -3,6 +3,7 @@
 //! Every question to a shard has a deadline, because a shard that stopped turning must not
 //! take the health checks down with it.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use uproar_engine::limits::Limits;
 use uproar_engine::placement::home_shard;
 use uproar_engine::report::Report;
 
+use super::drain::Drain;
 use super::layout::Layout;
 use super::readiness::Readiness;
 use crate::config::Loaded;
@@ -32,6 +34,11 @@ pub struct Node {
     pub started: Instant,
     ports: Vec<ShardPort>,
     loaded: Mutex<Arc<Loaded>>,
+    /// The drain under way, if any.
+    drain: Mutex<Option<Drain>>,
+    drains: AtomicU64,
+    /// Connections and handshakes at the last poll.
+    connections_seen: AtomicU64,
 }
 
 /// A shard gave no answer: it is gone, has too much to do, or was too slow.
@@ -56,6 +63,9 @@ impl Node {
             started: Instant::now(),
             ports,
             loaded: Mutex::new(Arc::new(loaded)),
+            drain: Mutex::new(None),
+            drains: AtomicU64::new(0),
+            connections_seen: AtomicU64::new(0),
         }
     }
 
@@ -67,6 +77,34 @@ impl Node {
 
     pub(super) fn set_loaded(&self, loaded: Loaded) {
         *self.loaded.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(loaded);
+    }
+
+    /// The links to the shards.
+    pub(super) fn ports(&self) -> &[ShardPort] {
+        &self.ports
+    }
+
+    /// The drain under way.
+    pub(super) fn drain(&self) -> Option<Drain> {
+        *self.drain.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_drain(&self, drain: Option<Drain>) {
+        *self.drain.lock().unwrap_or_else(PoisonError::into_inner) = drain;
+    }
+
+    /// A number that no drain had.
+    pub(super) fn next_drain_number(&self) -> u64 {
+        self.drains.fetch_add(1, Relaxed)
+    }
+
+    /// Connections and handshakes at the last poll, a second ago at most while all shards answer.
+    pub(super) fn connections_seen(&self) -> u64 {
+        self.connections_seen.load(Relaxed)
+    }
+
+    pub(super) fn set_connections_seen(&self, connections: u64) {
+        self.connections_seen.store(connections, Relaxed);
     }
 
     /// The engine's limits in effect.
@@ -115,7 +153,8 @@ impl Node {
     }
 }
 
-async fn ask(port: &ShardPort, request: Request) -> Result<Reply, NoAnswer> {
+/// Asks a shard and waits for its answer, but not for ever.
+pub(super) async fn ask(port: &ShardPort, request: Request) -> Result<Reply, NoAnswer> {
     match timeout(ANSWER_MS_MAX, port.request(request)).await {
         Ok(answer) => Ok(answer?),
         Err(_) => Err(NoAnswer::Late),

@@ -4,7 +4,7 @@
 
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -14,6 +14,7 @@ use tracing::{error, info, warn};
 use super::logging::LogLevel;
 use super::node::Node;
 use super::readiness::State;
+use super::trouble::Trouble;
 use super::{admin, drain, handover, public, reload, systemd};
 use crate::config::Sources;
 use crate::link::Handover;
@@ -45,6 +46,9 @@ pub enum Ended {
     AtOnce,
 }
 
+/// What a terminal sends on Ctrl-C.
+const INTERRUPT: &str = "SIGINT";
+
 /// The signals that ask the process to end.
 struct EndSignals {
     terminate: Signal,
@@ -61,7 +65,7 @@ impl EndSignals {
     async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.interrupt.recv() => INTERRUPT,
         }
     }
 }
@@ -108,14 +112,17 @@ impl ControlPlane {
         };
         node.readiness.end();
         let server = &node.loaded().config.server;
+        // Whoever types Ctrl-C waits for it, and no load balancer knows of the node.
+        let delay_ms = if signal == INTERRUPT { 0 } else { server.drain_delay_ms };
         info!(
             signal,
+            delay_ms,
             spread_ms = server.drain_spread_ms,
             deadline_ms = server.drain_deadline_ms,
             "draining; a second signal ends the process at once"
         );
         tokio::select! {
-            left = drain::until_empty(&node) => {
+            left = drain::until_empty(&node, delay_ms) => {
                 match left {
                     0 => info!("drained, ending"),
                     left => warn!(connections = left, "the drain deadline is over, ending"),
@@ -136,6 +143,7 @@ async fn watch(node: Arc<Node>) {
     let mut tick = interval(watchdog.map_or(POLL, |limit| POLL.min(limit / 3)));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut were_stuck = Vec::new();
+    let mut trouble = Trouble::new();
     loop {
         tick.tick().await;
         let reports = node.reports().await;
@@ -153,7 +161,13 @@ async fn watch(node: Arc<Node>) {
         if watchdog.is_some() {
             systemd::alive();
         }
+        let present: Vec<_> = reports.iter().flatten().collect();
+        if let Some(line) = trouble.line(Instant::now(), &present) {
+            info!("{line}");
+        }
         let connections: u64 = reports.iter().flatten().map(|r| r.connections).sum();
+        let handshakes: u64 = reports.iter().flatten().map(|r| r.handshakes).sum();
+        node.set_connections_seen(connections + handshakes);
         let rooms: u64 = reports.iter().flatten().map(|r| r.rooms).sum();
         let was = node.readiness.state();
         node.readiness.set_full(connections >= u64::from(node.limits().connections_max));

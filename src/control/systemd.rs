@@ -61,9 +61,8 @@ pub(super) fn stopping(extension: Duration) {
 }
 
 /// Still draining.
-pub(super) fn draining(connections: &str, extension: Duration) {
-    let status = format!("draining, {connections} connections left");
-    notify(&[NotifyState::Status(&status), extend(extension)]);
+pub(super) fn draining(status: &str, extension: Duration) {
+    notify(&[NotifyState::Status(status), extend(extension)]);
 }
 
 fn extend(by: Duration) -> NotifyState<'static> {

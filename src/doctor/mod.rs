@@ -23,7 +23,7 @@ mod tree;
 
 pub use check::{Check, Verdict};
 pub use kernel::Rings;
-pub use needs::{Sysctl, descriptors, memlock_bytes, memory_bytes, sysctls};
+pub use needs::{Sysctl, descriptors, memlock_bytes, memory_bytes, ring_bytes, sysctls};
 pub use table::{human, json, sysctl_file};
 pub use target::Target;
 pub use tree::Tree;

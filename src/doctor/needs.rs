@@ -122,11 +122,17 @@ pub fn descriptors(target: &Target) -> u64 {
     own.max(target.connections.min(crate::control::SLOTS_PER_RING_MAX))
 }
 
+/// Memory that the rings of a node lock, in bytes.
+#[must_use]
+pub fn ring_bytes(shards: u64, rings_per_shard: u64) -> u64 {
+    shards * (EXECUTOR_LOCKED_BYTES + rings_per_shard * RING_LOCKED_BYTES)
+}
+
 /// RLIMIT_MEMLOCK, in bytes. Twice the rings, as those of the last process are freed only a
 /// moment after its end, and a restart comes sooner.
 #[must_use]
 pub fn memlock_bytes(shards: u64, rings_per_shard: u64) -> u64 {
-    2 * shards * (EXECUTOR_LOCKED_BYTES + rings_per_shard * RING_LOCKED_BYTES)
+    2 * ring_bytes(shards, rings_per_shard)
 }
 
 /// Memory of the whole node at the target, the kernel's part and slow viewers included, in bytes.

@@ -92,14 +92,57 @@ fn interface(target: &Target, tree: &Tree, class: &str, name: &str) -> Check {
     let shards = target.shards() as usize;
     let list: Vec<String> = target.cpus.iter().map(usize::to_string).collect();
     let fix = format!("tuning/placement --interface {name} --cpus {}", list.join(","));
-    let is_spread = queues.len() >= shards || steered == queues.len();
+    let interrupts = interrupts(tree, class, name);
+    let placed = interrupts
+        .iter()
+        .filter(|irq| {
+            let cpus = tree.read(format!("proc/irq/{irq}/smp_affinity_list"));
+            cpus.is_some_and(|cpus| is_within(&cpus, &target.cpus))
+        })
+        .count();
+    // Where the host does not show which interrupts are the card's, queues alone must do.
+    let is_spread = queues.len() >= shards && placed == interrupts.len();
     Check::new(
         format!("packet placement of {name}"),
-        "with fewer queues than shards, a few CPUs receive for all and become the limit",
+        "what other CPUs receive for the shards costs a hop between caches, and one CPU that receives \
+         for all becomes the limit",
     )
-    .needed(format!("{shards} receive queues, or RPS over the shards' CPUs"))
-    .now(format!("{} queues, {steered} with RPS over them", queues.len()))
-    .wrong_if(!is_spread, Verdict::Advice, fix)
+    .needed(format!("{shards} receive queues that interrupt the shards' CPUs, or RPS over these"))
+    .now(format!(
+        "{} queues, {placed} of {} interrupts on them, {steered} with RPS over them",
+        queues.len(),
+        interrupts.len()
+    ))
+    .wrong_if(!is_spread && steered < queues.len(), Verdict::Advice, fix)
+}
+
+/// The interrupts of an interface's receive queues; drivers name them after it, or as input.
+fn interrupts(tree: &Tree, class: &str, name: &str) -> Vec<String> {
+    // A virtio device is one level below the PCI device that has its interrupts.
+    let dirs = ["msi_irqs", "../msi_irqs"].map(|dir| format!("{class}/{name}/device/{dir}"));
+    let own: Vec<String> = dirs.iter().flat_map(|dir| tree.names(dir)).collect();
+    let all = tree.read("proc/interrupts").unwrap_or_default();
+    let is_received = |label: &str| {
+        label.contains(&format!("{name}-"))
+            || ["-input", "TxRx", "rx-"].iter().any(|part| label.contains(part))
+    };
+    all.lines()
+        .filter_map(|line| line.split_once(':'))
+        .map(|(irq, rest)| (irq.trim(), rest))
+        .filter(|(irq, rest)| own.iter().any(|own| own == irq) && is_received(rest))
+        .map(|(irq, _)| irq.to_owned())
+        .collect()
+}
+
+/// Whether every CPU of a list such as `0-3,7` is among these.
+fn is_within(list: &str, cpus: &[usize]) -> bool {
+    list.split(',').all(|part| {
+        let (low, high) = part.split_once('-').unwrap_or((part, part));
+        match (low.trim().parse::<usize>(), high.trim().parse::<usize>()) {
+            (Ok(low), Ok(high)) => (low..=high).all(|cpu| cpus.contains(&cpu)),
+            _ => false,
+        }
+    })
 }
 
 /// Whether a mask such as `3,00000000` has a bit for each CPU.

@@ -36,6 +36,13 @@ pub enum Request {
     },
     /// Counters and gauges for `/metrics`.
     Report,
+    /// One step of a look for hot rooms.
+    HotRooms {
+        /// Where it begins: 0, then what the last step said.
+        from: u32,
+        /// How many rooms a list may have.
+        limit: usize,
+    },
     /// Stop admitting; close every connection, spread over `spread_ms`.
     Drain {
         /// Over how long the closes are spread, in milliseconds.
@@ -79,6 +86,8 @@ pub enum Reply {
     NoSuchEvent,
     /// What [`Request::Report`] asked for.
     Report(Box<crate::report::Report>),
+    /// What [`Request::HotRooms`] asked for.
+    HotRooms(crate::hot::HotRooms),
     /// Done, nothing to say.
     Done,
 }

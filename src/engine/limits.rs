@@ -53,7 +53,8 @@ pub struct Limits {
     pub lag_policy: LagPolicy,
     /// A subscriber with bytes waiting that accepts none for this long is evicted, in milliseconds.
     pub stall_ms_max: u32,
-    /// Bytes waiting for one connection alone (acks, errors, pongs); more closes it with 1008.
+    /// Bytes waiting for one connection alone (acks, errors, pongs); more ends it, without a close frame, which it
+    /// would not read either.
     pub private_queue_bytes_max: u32,
     /// Silence after which a connection is pinged, in milliseconds; two silent intervals end
     /// it. 0: no keepalive.
@@ -106,4 +107,4 @@ pub const LABEL_BYTES_MAX: usize = 64;
 /// How long a post's `key` is remembered, in milliseconds, and how many of them a room keeps.
 pub const KEY_MS_MAX: u64 = 300_000;
 /// The most recent keys a room remembers; the oldest go first.
-pub const KEYS_MAX: usize = 1_024;
+pub const KEYS_MAX: usize = 8_192;

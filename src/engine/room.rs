@@ -17,6 +17,7 @@ use crate::keys::Keys;
 use crate::limits::Limits;
 use crate::log::Log;
 use crate::mesh::Spread;
+use crate::rate::Rate;
 use crate::table::{Id, Table};
 
 /// Frames derived into a view in one step, so that a long log does not stall the shard.
@@ -144,6 +145,8 @@ pub struct Home {
     pub keys: Option<Box<Keys>>,
     /// Posts a second.
     pub posts: Bucket,
+    /// Comments lately.
+    pub comments: Rate,
     /// Time of the newest comment, Unix ms; it never runs backwards.
     pub time_ms: u64,
     /// Place in the order of coldness; 0 while nothing is held.
@@ -307,7 +310,17 @@ impl Room {
         self.feed(codec).is_none_or(|feed| feed.log.end() == self.canonical().end())
     }
 
-    /// Home: drops old frames until the room is within its own limits. Returns how many went.
+    /// Home: sizes the logs by these limits from now on.
+    pub fn resize_logs(&mut self, limits: &Limits) {
+        if matches!(self.role, Role::Home(_)) {
+            for feed in self.feeds.iter_mut().flatten() {
+                feed.log.resize(limits.room_log_bytes_max, limits.room_log_frames_max);
+            }
+        }
+    }
+
+    /// Home: drops old frames until the room is within its own limits. Returns how many went. The newest
+    /// segment stays: what was just appended has not been sent to anybody.
     pub fn trim_to_limits(&mut self, limits: &Limits) -> u64 {
         let mut gone = 0;
         loop {
@@ -317,24 +330,25 @@ impl Room {
             if !over_bytes && !over_frames {
                 return gone;
             }
-            let Some(frames) = self.trim() else { return gone };
+            let Some(frames) = self.trim(false) else { return gone };
             gone += frames;
         }
     }
 
     /// Home: drops the oldest segment of whichever log reaches back furthest; the canonical log keeps
-    /// what the view has not derived yet. `None`: none may go.
-    pub fn trim(&mut self) -> Option<u64> {
+    /// what the view has not derived yet. `may_empty`: the last may go too. `None`: none may go.
+    pub fn trim(&mut self, may_empty: bool) -> Option<u64> {
         let [canonical, view] = &mut self.feeds;
         let canonical = canonical.as_deref_mut().map(|feed| &mut feed.log)?;
         let Some(view) = view.as_deref_mut().map(|feed| &mut feed.log) else {
-            return canonical.trim();
+            return canonical.trim(may_empty);
         };
         let may_trim_canonical = canonical.trim_end() <= view.end();
         if may_trim_canonical && canonical.tail() <= view.tail() {
-            return canonical.trim().or_else(|| view.trim());
+            return canonical.trim(may_empty).or_else(|| view.trim(may_empty));
         }
-        view.trim().or_else(|| if may_trim_canonical { canonical.trim() } else { None })
+        view.trim(may_empty)
+            .or_else(|| if may_trim_canonical { canonical.trim(may_empty) } else { None })
     }
 
     /// Memory of the logs, in bytes; 0 for a replica.

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::snapshot::Snapshot;
+use super::snapshot::{HotRoom, Snapshot};
 
 /// The screen for a report, and the one `elapsed` before it if there is one.
 #[must_use]
@@ -22,7 +22,7 @@ pub fn frame(now: &Snapshot, before: Option<(&Snapshot, Duration)>) -> String {
         "{} {}  {}  up {}",
         now.node,
         now.version,
-        now.state,
+        state(now),
         uptime(now.uptime_seconds)
     );
     let _ = writeln!(
@@ -48,18 +48,62 @@ pub fn frame(now: &Snapshot, before: Option<(&Snapshot, Duration)>) -> String {
     let _ = writeln!(text, "memory: {}", memory(now));
     let _ = writeln!(text, "pass over a room: {}", passes(now, before));
     shards(&mut text, now, before, seconds);
+    if let Some(hot) = &now.hot_rooms {
+        rooms(&mut text, "VIEWERS", &hot.by_viewers);
+        rooms(&mut text, "COMMENTS", &hot.by_comments);
+    }
     text
 }
 
+/// Long names are cut: they may have 128 characters.
+fn rooms(text: &mut String, order: &str, rooms: &[HotRoom]) {
+    if rooms.is_empty() {
+        return;
+    }
+    let _ = writeln!(
+        text,
+        "\n{:40}  VIEWERS  COMMENTS/s  DELIVERIES/s",
+        format!("HOT ROOMS BY {order}")
+    );
+    for room in rooms {
+        let _ = writeln!(
+            text,
+            "{:40.40}  {:>7}  {:>10.1}  {:>12}",
+            room.event,
+            short(room.viewers as f64),
+            room.comments_per_second,
+            short(room.deliveries_per_second),
+        );
+    }
+}
+
+/// Ready, or why not; of a drain also how far it is.
+fn state(now: &Snapshot) -> String {
+    let name = "uproar_drain_phase";
+    let phases = now.label_values(name, "phase");
+    match phases.iter().find(|phase| now.sum_where(name, "phase", phase) > 0.0) {
+        Some(phase) => {
+            let gone = now.sum("uproar_drain_progress_ratio") * 100.0;
+            format!("{} ({phase}, {gone:.0} % gone)", now.state)
+        }
+        None => now.state.clone(),
+    }
+}
+
 fn memory(now: &Snapshot) -> String {
-    let connections = now.sum("uproar_connections");
-    let own = now.sum("uproar_connection_memory_bytes") + now.sum("uproar_private_queue_bytes");
-    let each = if connections > 0.0 { format!("{:.0}", own / connections) } else { "-".into() };
+    let each = |space: &str| {
+        let name = "uproar_memory_per_connection_bytes";
+        let spaces = now.label_values(name, "space");
+        let bytes = spaces.iter().any(|s| s == space).then(|| now.sum_where(name, "space", space));
+        bytes.map_or_else(|| "-".into(), short)
+    };
     format!(
-        "process {}B   logs {}B of {}B   own bytes a connection {each}",
+        "process {}B   logs {}B of {}B   a connection {}B, and {}B of the kernel's",
         short(now.sum("process_resident_memory_bytes")),
         short(now.sum("uproar_log_bytes")),
         short(now.sum("uproar_log_bytes_max")),
+        each("user"),
+        each("kernel"),
     )
 }
 

@@ -4,10 +4,10 @@
 //! between. The frame is a pure function of the two, so that it can be tested without a
 //! terminal or a node.
 //!
-//! Not here: asking the node (`cli::top`), and hot rooms, which reports do not name.
+//! Not here: asking the node (`cli::top`), finding the hot rooms (the engine).
 
 mod frame;
 mod snapshot;
 
 pub use frame::frame;
-pub use snapshot::{NoReport, Snapshot};
+pub use snapshot::{HotRoom, HotRooms, NoReport, Snapshot};

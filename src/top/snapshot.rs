@@ -15,7 +15,31 @@ pub struct Snapshot {
     pub state: String,
     /// Since when it runs, in seconds.
     pub uptime_seconds: u64,
+    /// Its hot rooms, where the report has any.
+    pub hot_rooms: Option<HotRooms>,
     metrics: Vec<Family>,
+}
+
+/// The hottest rooms, hottest first.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct HotRooms {
+    /// By viewers.
+    pub by_viewers: Vec<HotRoom>,
+    /// By comments.
+    pub by_comments: Vec<HotRoom>,
+}
+
+/// One of them.
+#[derive(Clone, Debug, Deserialize)]
+pub struct HotRoom {
+    /// Its event.
+    pub event: String,
+    /// Connections that watch it.
+    pub viewers: u64,
+    /// Comments a second, by the last ten.
+    pub comments_per_second: f64,
+    /// Both multiplied: what it costs.
+    pub deliveries_per_second: f64,
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -7,7 +7,16 @@ use crate::node::Node;
 #[test]
 fn a_drain_tells_everyone_closes_with_1012_and_ends_with_0() {
     for signal in [Signal::TERM, Signal::INT] {
-        let mut node = Node::start(&["--drain-spread-ms", "500", "--shards", "2", "--cpus", "0,1"]);
+        let mut node = Node::start(&[
+            "--drain-delay-ms",
+            "200",
+            "--drain-spread-ms",
+            "500",
+            "--shards",
+            "2",
+            "--cpus",
+            "0,1",
+        ]);
         let mut viewers: Vec<_> = (0..20).map(|n| node.join(&format!("e{}", n % 5), "")).collect();
         node.signal(signal);
         for viewer in &mut viewers {
@@ -24,6 +33,8 @@ fn a_drain_tells_everyone_closes_with_1012_and_ends_with_0() {
 #[test]
 fn a_viewer_that_never_reads_does_not_outlast_the_deadline() {
     let mut node = Node::start(&[
+        "--drain-delay-ms",
+        "0",
         "--drain-spread-ms",
         "100",
         "--drain-deadline-ms",
@@ -42,7 +53,7 @@ fn a_viewer_that_never_reads_does_not_outlast_the_deadline() {
 
 #[test]
 fn a_draining_node_admits_nobody() {
-    let node = Node::start(&["--drain-spread-ms", "5000"]);
+    let node = Node::start(&["--drain-delay-ms", "0", "--drain-spread-ms", "5000"]);
     let mut viewer = node.join("e", "");
     // A stream opened before the drain whose request comes after it.
     let late = node.connect();

@@ -6,11 +6,13 @@
 //! connection, whose number has no bound.
 
 mod exposition;
+mod memory;
 mod process;
 mod shards;
 
 use uproar_engine::report::Report;
 
+use super::drain::Phase;
 use super::node::Node;
 use super::readiness::State;
 use exposition::{Family, Kind, Number};
@@ -26,8 +28,10 @@ pub(super) async fn collect(node: &Node) -> Vec<Family> {
 #[must_use]
 pub(super) fn families(node: &Node, reports: &[Option<Report>]) -> Vec<Family> {
     let mut families = node_families(node, reports);
+    families.extend(drain_families(node, reports));
     let present: Vec<&Report> = reports.iter().flatten().collect();
     families.extend(shards::families(&present));
+    families.extend(memory::families(node, &present));
     families.extend(process::families());
     families
 }
@@ -88,6 +92,38 @@ fn node_families(node: &Node, reports: &[Option<Report>]) -> Vec<Family> {
             Kind::Gauge,
             "Busy share of a shard's core that the governor aims for, 0 to 1.",
             Number::Permille(u64::from(limits.cpu_target_percent) * 10),
+        ),
+    ]
+}
+
+fn drain_families(node: &Node, reports: &[Option<Report>]) -> [Family; 3] {
+    let left: Option<u64> =
+        reports.iter().map(|report| report.as_ref().map(|r| r.connections + r.handshakes)).sum();
+    let drain = node.drain();
+    let mut phases = Family::new(
+        "uproar_drain_phase",
+        Kind::Gauge,
+        "1 for the phase of the drain under way: waiting for load balancers, closing, drained; else 0.",
+    );
+    for phase in Phase::ALL {
+        let is_now = drain.is_some_and(|drain| drain.phase(left) == phase);
+        phases.sample(&[("phase", phase.word().to_owned())], u64::from(is_now).into());
+    }
+    let gone = drain.zip(left).map_or(0, |(drain, left)| drain.gone_permille(left));
+    let age = drain.map_or(0, |drain| drain.age().as_micros() as u64);
+    [
+        phases,
+        Family::single(
+            "uproar_drain_progress_ratio",
+            Kind::Gauge,
+            "Share of the connections that are gone since the drain's closes began, 0 to 1; 0 without a drain.",
+            Number::Permille(gone),
+        ),
+        Family::single(
+            "uproar_drain_age_seconds",
+            Kind::Gauge,
+            "Time since the drain under way took readiness away; 0 without a drain.",
+            Number::Micros(age),
         ),
     ]
 }

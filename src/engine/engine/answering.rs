@@ -5,6 +5,7 @@ use super::posting::{Draft, guest_id};
 use crate::codec;
 use crate::connection::Private;
 use crate::control::{PostRefusal, Reply, Request};
+use crate::hot::{self, HotRoom, HotRooms, Largest};
 use crate::ids::EventId;
 use crate::limits::Limits;
 use crate::report::Report;
@@ -28,6 +29,7 @@ impl Engine {
             Request::Comments { event, limit, before } => self.comments(&event, limit, before),
             Request::Event { event } => self.event(&event),
             Request::Report => Reply::Report(Box::new(self.report())),
+            Request::HotRooms { from, limit } => Reply::HotRooms(self.hot_rooms(now, from, limit)),
             Request::Drain { spread_ms } => {
                 self.start_drain(now, spread_ms);
                 Reply::Done
@@ -48,13 +50,10 @@ impl Engine {
         self.limits = limits;
         let rooms: Vec<Id> = self.rooms.table.iter().map(|(id, _)| id).collect();
         for id in rooms {
+            self.rooms.table.at(id.index).resize_logs(&self.limits);
             self.limit_logs(id);
         }
-        for index in 0..self.connections.index_bound() {
-            if let Some(id) = self.connections.id_at(index) {
-                self.arm(now, id);
-            }
-        }
+        self.rearm_all(now);
     }
 
     fn post_over_http(
@@ -107,6 +106,38 @@ impl Engine {
         let room = self.rooms.table.peek(room_id.index);
         let tail = room.canonical().tail();
         Reply::Event { viewers: room.viewers(), position: room.head(), tail }
+    }
+
+    /// One step of a look for hot rooms, from this place of the table on.
+    fn hot_rooms(&self, now: Now, from: u32, limit: usize) -> HotRooms {
+        let bound = self.rooms.table.index_bound();
+        let stop = bound.min(from.saturating_add(hot::LOOKED_AT_MAX));
+        let (mut by_viewers, mut by_comments) = (Largest::new(limit), Largest::new(limit));
+        for index in (from..stop).filter(|&index| self.rooms.table.id_at(index).is_some()) {
+            let room = self.rooms.table.peek(index);
+            if let Role::Home(home) = &room.role {
+                by_viewers.offer(room.viewers().into(), index);
+                by_comments.offer(home.comments.per_1000_s(now), index);
+            }
+        }
+        let listed = |largest: Largest| {
+            largest.list.into_iter().map(|(_, index)| self.hot_room(now, index)).collect()
+        };
+        HotRooms {
+            by_viewers: listed(by_viewers),
+            by_comments: listed(by_comments),
+            next: (stop < bound).then_some(stop),
+        }
+    }
+
+    fn hot_room(&self, now: Now, index: u32) -> HotRoom {
+        let room = self.rooms.table.peek(index);
+        let Role::Home(home) = &room.role else { unreachable!("{} is a replica", room.event) };
+        HotRoom {
+            event: room.event.clone(),
+            viewers: room.viewers(),
+            comments_per_1000_s: home.comments.per_1000_s(now),
+        }
     }
 
     /// Counters and gauges; the shell adds its own.

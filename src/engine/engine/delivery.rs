@@ -269,6 +269,7 @@ impl Engine {
                 Some(Ok(taken)) => Some(taken as u32),
                 Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => Some(0),
                 Some(Err(_)) => {
+                    uncount(&mut self.counters, delivery);
                     self.failed(now, delivery.id);
                     continue;
                 }
@@ -306,16 +307,17 @@ impl Engine {
         self.block(now, delivery.id);
         if !is_between {
             let rest = segment.start_of(cut + 1) - stop;
-            self.push_private(now, delivery.id, |out| segment.read(stop, rest, out));
+            // No limit holds for it: it is one frame at most, and its beginning has gone out.
+            self.append_private(delivery.id, |out| segment.read(stop, rest, out));
         }
     }
 
     /// Private bytes went out: all of `len`, or `taken` of them.
     fn private_taken(&mut self, now: Now, id: Id, len: u32, taken: Option<u32>) {
         let sent = taken.unwrap_or(len);
+        let Some(connection) = self.connections.get_mut(id) else { return };
         self.private_bytes -= u64::from(sent);
         self.counters.bytes_sent -= u64::from(len - sent);
-        let Some(connection) = self.connections.get_mut(id) else { return };
         if let Some(private) = &mut connection.private {
             private.advance(sent as usize);
             if private.waiting().is_empty() {
@@ -365,4 +367,12 @@ fn count(counters: &mut crate::report::Counters, delivery: &Delivery) {
         counters.log_writes += 1;
         counters.bytes_sent += u64::from(delivery.source.len());
     }
+}
+
+/// Takes back the count of a send of which nothing went out.
+fn uncount(counters: &mut crate::report::Counters, delivery: &Delivery) {
+    if let Source::Log { from, next, .. } = delivery.source {
+        counters.deliveries -= next - from;
+    }
+    counters.bytes_sent -= u64::from(delivery.source.len());
 }

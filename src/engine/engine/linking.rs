@@ -86,6 +86,8 @@ impl Engine {
     /// A grant to `shard` did not reach it.
     pub(super) fn take_grant_back(&mut self, now: Now, room: Id, shard: u32) {
         self.change_follower(now, room, shard, |follower| follower.grants -= 1);
+        let load = &mut self.loads[shard as usize];
+        *load = load.saturating_sub(1);
     }
 
     /// The next message for shard `to`; ask only when the link has room.

@@ -300,19 +300,24 @@ impl Engine {
 
     /// Queues bytes for one connection: `write` appends them. Over the limit the connection ends.
     fn push_private(&mut self, now: Now, id: Id, write: impl FnOnce(&mut Vec<u8>)) {
-        let Some(connection) = self.connections.get_mut(id) else { return };
-        let private = connection.private.get_or_insert_with(Box::<Private>::default);
-        let before = private.waiting().len();
-        write(private.buffer());
-        let waiting = private.waiting().len();
-        self.private_bytes += (waiting - before) as u64;
-        if waiting > self.limits.private_queue_bytes_max as usize
+        self.append_private(id, write);
+        let Some(connection) = self.connections.get(id) else { return };
+        if connection.private_len() > self.limits.private_queue_bytes_max as usize
             && matches!(connection.phase, Phase::Live { .. } | Phase::Echo)
         {
             // It asks faster than it reads: it would not read a close frame in time either.
             self.drop_connection(now, id, CloseCause::QueueFull);
-            return;
         }
+    }
+
+    /// Queues bytes for one connection, whatever waits there already.
+    fn append_private(&mut self, id: Id, write: impl FnOnce(&mut Vec<u8>)) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let private = connection.private.get_or_insert_with(Box::<Private>::default);
+        let before = private.waiting().len();
+        write(private.buffer());
+        let grown = private.waiting().len() - before;
+        self.private_bytes += grown as u64;
         self.hold(id, true);
         self.make_ready(id);
     }

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 
+use super::timers::spread;
 use super::{Engine, Half, Output};
 use crate::codec::{self, Codec, Notice};
 use crate::connection::{Author, Connection, Leaving, Phase};
@@ -24,11 +25,8 @@ const REPLICA_OVERLOAD_PERCENT: u64 = 110;
 impl Engine {
     /// Decides about a request that this shard has read.
     pub(super) fn place(&mut self, now: Now, id: Id, join: Join) {
-        if self.drain.is_some() {
-            return self.refuse(now, id, &Rejection::DRAINING);
-        }
-        if self.node_connections >= self.limits.connections_max {
-            return self.refuse(now, id, &Rejection::FULL);
+        if let Err(rejection) = self.may_admit() {
+            return self.refuse(now, id, rejection);
         }
         if self.setup.conformance_echo {
             return self.echo(now, id, join);
@@ -40,6 +38,15 @@ impl Engine {
         match self.replica_for(home, &join) {
             Some(room) => self.admit(now, id, room, join),
             None => self.start_move(now, id, home, join),
+        }
+    }
+
+    /// Whether the node takes another connection now.
+    fn may_admit(&self) -> Result<(), &'static Rejection> {
+        match () {
+            () if self.drain.is_some() => Err(&Rejection::DRAINING),
+            () if self.node_connections >= self.limits.connections_max => Err(&Rejection::FULL),
+            () => Ok(()),
         }
     }
 
@@ -85,7 +92,7 @@ impl Engine {
             return Some(id);
         }
         let rooms_max = self.limits.rooms_max.div_ceil(self.setup.shards) as usize;
-        if self.rooms.table.len() >= rooms_max {
+        if self.rooms.table.len() - self.rooms.replicas() >= rooms_max {
             return None;
         }
         let epoch = self.random.bits();
@@ -218,10 +225,10 @@ impl Engine {
         match join.spread.take() {
             Some(spread) => {
                 let room = self.follow(now, &join.upgrade.event, &spread);
-                if self.drain.is_some() {
-                    return self.refuse(now, id, &Rejection::DRAINING);
+                match self.may_admit() {
+                    Ok(()) => self.admit(now, id, room, join),
+                    Err(rejection) => self.refuse(now, id, rejection),
                 }
-                self.admit(now, id, room, join);
             }
             None => self.place(now, id, join),
         }
@@ -303,8 +310,8 @@ impl Engine {
 
     fn go_live(&mut self, now: Now, id: Id, phase: Phase, codec: Codec, peer: Option<SocketAddr>) {
         // Connections that came together would be pinged together for good: the first silence
-        // is counted from a random instant up to half an interval ago.
-        let earlier = self.random.below(ticks(self.limits.keepalive_ms) / 2 + 1);
+        // is taken to have begun up to half an interval ago.
+        let earlier = spread(id.index, ticks(self.limits.keepalive_ms) / 2);
         let connection = self.connections.at(id.index);
         if let Phase::Arriving { token } = connection.phase {
             self.halves.remove(&token);

@@ -99,6 +99,7 @@ impl Engine {
         }
         home.time_ms = home.time_ms.max(now.wall_ms);
         home.active_tick = now.tick();
+        home.comments.count(now);
         let shard = self.setup.shard as u8;
         let id = CommentId::new(home.time_ms, self.node_hash, shard, self.next_comment);
         self.next_comment = self.next_comment.wrapping_add(1);
@@ -219,7 +220,8 @@ impl Engine {
         let Some(&(warmth, index)) = self.warmth.first() else { return false };
         let id = self.rooms.table.id_at(index).expect("a room with warmth exists");
         let room = self.rooms.table.at(index);
-        match room.trim() {
+        // The warmest room's newest frames may not have been sent to anybody yet.
+        match room.trim(warmth + 1 != self.next_warmth) {
             Some(frames) => self.counters.log_evictions += frames,
             // Nothing left to give until its next comment.
             None => {

@@ -13,6 +13,15 @@ use crate::ws::writer;
 
 /// RFC 6455 §7.4.1 and its registry: the server restarts; connect again.
 const CLOSE_RESTART: u16 = 1012;
+/// Over how many ticks deadlines are spread that a reload has made overdue: 5 s.
+const REARM_TICKS: u32 = 50;
+
+/// Where between 0 and `most` the place of a connection falls: evenly over any run of connections, as
+/// steps by the golden ratio are, and always the same for the same connection.
+pub(super) fn spread(index: u32, most: u32) -> u32 {
+    const GOLDEN: u32 = 0x9e37_79b9;
+    ((u64::from(index.wrapping_mul(GOLDEN)) * (u64::from(most) + 1)) >> 32) as u32
+}
 
 impl Engine {
     /// Call it once a tick (100 ms) with the busy share of the core since the last call, softirq time
@@ -44,10 +53,32 @@ impl Engine {
 
     /// Schedules the connection's next deadline if it is earlier than what is scheduled.
     pub(super) fn arm(&mut self, now: Now, id: Id) {
+        self.arm_after(now.tick() + 1, id);
+    }
+
+    /// As [`Self::arm`]; a deadline before `earliest` is put off until then.
+    fn arm_after(&mut self, earliest: u32, id: Id) {
         let Some(due) = self.deadline(id) else { return };
         if self.wheel.due(id.index).is_none_or(|scheduled| scheduled > due) {
-            self.wheel.schedule(id.index, due.max(now.tick() + 1));
+            self.wheel.schedule(id.index, due.max(earliest));
         }
+    }
+
+    /// Brings all deadlines in line with new limits. What is overdue by them is spread over a few seconds.
+    pub(super) fn rearm_all(&mut self, now: Now) {
+        for index in 0..self.connections.index_bound() {
+            if let Some(id) = self.connections.id_at(index) {
+                self.arm_after(now.tick() + 1 + spread(index, REARM_TICKS), id);
+            }
+        }
+        let idle = ticks(self.limits.room_idle_ms_max);
+        for (due, room_id) in &mut self.rooms.idle {
+            let room = self.rooms.table.get(*room_id);
+            if let Some(Role::Home(home)) = room.map(|room| &room.role) {
+                *due = home.active_tick + idle;
+            }
+        }
+        self.rooms.idle.make_contiguous().sort_unstable();
     }
 
     /// The tick at which something has to be done about the connection.
@@ -80,7 +111,8 @@ impl Engine {
         if self.awaits_pong(id) {
             return Some(connection.pinged_tick + interval);
         }
-        // Frames that were taken by the kernel are traffic too; if the peer is dead, TCP finds out.
+        // Frames that were taken by the kernel are traffic too; if the peer is dead, TCP finds out. But all
+        // subscribers of a room had that traffic at once, and must not all be pinged at once after it.
         let sent = match connection.phase {
             Phase::Live { room, .. } if !connection.is_blocked => {
                 let feed = self.rooms.table.get(room).and_then(|room| room.feed(connection.codec));
@@ -88,7 +120,10 @@ impl Engine {
             }
             _ => 0,
         };
-        Some(connection.heard_tick.max(sent) + interval)
+        if sent > connection.heard_tick {
+            return Some(sent + interval - spread(id.index, interval / 2));
+        }
+        Some(connection.heard_tick + interval)
     }
 
     fn awaits_pong(&self, id: Id) -> bool {

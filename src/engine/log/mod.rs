@@ -63,6 +63,8 @@ pub struct Log {
     bytes: u64,
     bytes_max: usize,
     frames_max: usize,
+    /// The last segment was sized by other limits: the next frame opens a new one.
+    is_resized: bool,
 }
 
 impl Log {
@@ -77,7 +79,15 @@ impl Log {
             bytes: 0,
             bytes_max: bytes_max as usize,
             frames_max: frames_max as usize,
+            is_resized: false,
         }
+    }
+
+    /// Home: sizes segments by these limits from now on.
+    pub fn resize(&mut self, bytes_max: u64, frames_max: u32) {
+        let (bytes_max, frames_max) = (bytes_max as usize, frames_max as usize);
+        self.is_resized |= (self.bytes_max, self.frames_max) != (bytes_max, frames_max);
+        (self.bytes_max, self.frames_max) = (bytes_max, frames_max);
     }
 
     /// A replica of the log behind `grant`.
@@ -90,6 +100,7 @@ impl Log {
             bytes: 0,
             bytes_max: 0,
             frames_max: 0,
+            is_resized: false,
         };
         log.sync();
         log
@@ -117,8 +128,8 @@ impl Log {
 
     /// Home: appends a frame as offset [`Self::end`].
     pub fn append(&mut self, frame: &[u8]) {
-        let fits = self.segments.back().is_some_and(|segment| segment.append(frame));
-        if !fits {
+        let last = self.segments.back().filter(|_| !self.is_resized);
+        if !last.is_some_and(|segment| segment.append(frame)) {
             self.open_segment(frame.len());
             let appended = self.segments.back().is_some_and(|segment| segment.append(frame));
             assert!(appended, "a new segment has room for the frame it was made for");
@@ -136,6 +147,7 @@ impl Log {
         let frames = (bytes / FRAME_BYTES_USUAL).min(self.frames_max / SEGMENTS_MIN).max(1);
         let segment = Segment::new(self.end, bytes, frames);
         self.bytes += segment.bytes();
+        self.is_resized = false;
         if let Some(last) = self.segments.back() {
             last.link(Arc::clone(&segment));
         }
@@ -143,11 +155,12 @@ impl Log {
     }
 
     /// Home: drops the oldest segment and returns how many frames went with it; `None` when
-    /// nothing may go. The last segment may go only if nobody follows it.
-    pub fn trim(&mut self) -> Option<u64> {
+    /// nothing may go. The last segment may go only if the log `may_empty` and nobody follows it.
+    pub fn trim(&mut self, may_empty: bool) -> Option<u64> {
+        let is_sole = |segment: &Arc<Segment>| Arc::strong_count(segment) == 1;
         let may_go = match self.segments.len() {
             0 => false,
-            1 => Arc::strong_count(&self.segments[0]) == 1 && self.segments[0].frames() > 0,
+            1 => may_empty && is_sole(&self.segments[0]) && self.segments[0].frames() > 0,
             _ => true,
         };
         if !may_go {
@@ -251,7 +264,7 @@ mod tests {
             for _ in 0..600 {
                 match random.below(12) {
                     0 => {
-                        let gone = log.trim().unwrap_or(0);
+                        let gone = log.trim(true).unwrap_or(0);
                         model.drain(..gone as usize);
                     }
                     1 if replica.is_none() => replica = Some(Log::follow(&log.grant())),

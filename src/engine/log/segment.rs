@@ -29,6 +29,17 @@ pub struct Segment {
     next: OnceLock<Arc<Segment>>,
 }
 
+/// A grant that was never followed may be the last to hold a long chain of segments; dropping the chain one
+/// inside the other would take a stack frame for each.
+impl Drop for Segment {
+    fn drop(&mut self) {
+        let mut next = self.next.take();
+        while let Some(mut segment) = next.and_then(Arc::into_inner) {
+            next = segment.next.take();
+        }
+    }
+}
+
 impl Segment {
     pub(super) fn new(first: u64, bytes: usize, frames: usize) -> Arc<Self> {
         Arc::new(Self {

@@ -1,0 +1,138 @@
+//! Limits that change while rooms and connections are there: what SIGHUP does to an engine.
+
+use uproar_engine::control::{Reply, Request};
+use uproar_engine::engine::{Chunk, Engine, Setup, Source};
+use uproar_engine::limits::Limits;
+use uproar_engine::report::Report;
+use uproar_engine::time::{Now, TICK_US};
+
+/// One shard whose sockets take everything at once.
+struct Shard {
+    engine: Engine,
+    chunk: Chunk,
+    now_us: u64,
+}
+
+impl Shard {
+    fn new(limits: Limits) -> Self {
+        let setup = Setup {
+            shard: 0,
+            shards: 1,
+            node: "reloads".into(),
+            seed: 5,
+            limits,
+            conformance_echo: false,
+        };
+        let now_us = 10 * TICK_US;
+        let engine = Engine::new(setup, Now { mono_us: now_us, wall_ms: 0 });
+        Self { engine, chunk: Chunk::default(), now_us }
+    }
+
+    fn now(&self) -> Now {
+        Now { mono_us: self.now_us, wall_ms: self.now_us / 1_000 }
+    }
+
+    fn join(&mut self, event: &str) {
+        let request = format!(
+            "GET /v1/events/{event}/live HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\n\
+             Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             Sec-WebSocket-Version: 13\r\n\r\n"
+        );
+        let id = self.engine.accept(self.now(), None, 0);
+        self.engine.received(self.now(), id, &mut request.into_bytes());
+        self.flush();
+    }
+
+    fn post(&mut self, event: &str) {
+        let (event, text) = (event.parse().expect("a sound event"), "hello".into());
+        let request = Request::Post { event, user: None, name: None, text, key: None };
+        let reply = self.engine.control(self.now(), request);
+        assert!(matches!(reply, Reply::Posted { .. }), "{reply:?}");
+    }
+
+    fn reload(&mut self, limits: Limits) {
+        let reply = self.engine.control(self.now(), Request::Reload(Box::new(limits)));
+        assert!(matches!(reply, Reply::Done));
+    }
+
+    /// Sends all there is; how many private sends that were.
+    fn flush(&mut self) -> usize {
+        let mut private = 0;
+        while self.engine.has_work() {
+            self.engine.next_chunk(self.now(), &mut self.chunk);
+            let sources = self.chunk.deliveries.iter().map(|delivery| delivery.source);
+            private += sources.filter(|source| matches!(source, Source::Private { .. })).count();
+            self.engine.settle(self.now(), &mut self.chunk, &mut Vec::new(), 1);
+        }
+        while self.engine.poll_output().is_some() {}
+        private
+    }
+
+    /// The next tick; how many private sends it led to.
+    fn tick(&mut self) -> usize {
+        self.now_us += TICK_US;
+        self.engine.tick(self.now(), 0);
+        self.flush()
+    }
+
+    fn report(&mut self) -> Report {
+        let reply = self.engine.control(self.now(), Request::Report);
+        let Reply::Report(report) = reply else { panic!("{reply:?}") };
+        *report
+    }
+}
+
+#[test]
+fn a_smaller_room_log_loses_nothing_that_was_not_sent() {
+    let limits = Limits { posts_per_sec_event: 0, ..Limits::default() };
+    let mut shard = Shard::new(limits.clone());
+    shard.join("e");
+    (0..500).for_each(|_| shard.post("e"));
+    shard.flush();
+    let history = (16, 16);
+    let (history_frames, history_frames_max) = history;
+    shard.reload(Limits { room_log_frames_max: 16, history_frames, history_frames_max, ..limits });
+    for _ in 0..200 {
+        shard.post("e");
+        shard.flush();
+    }
+    assert_eq!(shard.report().counters.gap_comments, 0, "every viewer keeps up");
+}
+
+#[test]
+fn a_smaller_room_log_in_bytes_loses_nothing_that_was_not_sent() {
+    let limits = Limits { posts_per_sec_event: 0, ..Limits::default() };
+    let mut shard = Shard::new(limits.clone());
+    shard.join("e");
+    (0..2_000).for_each(|_| shard.post("e"));
+    shard.flush();
+    shard.reload(Limits { room_log_bytes_max: 65_536, ..limits });
+    for _ in 0..2_000 {
+        shard.post("e");
+        shard.flush();
+    }
+    assert_eq!(shard.report().counters.gap_comments, 0, "every viewer keeps up");
+}
+
+#[test]
+fn a_shorter_life_of_idle_rooms_holds_for_rooms_that_are_idle_already() {
+    let limits = Limits { room_idle_ms_max: 300_000, ..Limits::default() };
+    let mut shard = Shard::new(limits.clone());
+    shard.post("old");
+    shard.tick();
+    shard.reload(Limits { room_idle_ms_max: 1_000, ..limits });
+    shard.post("new");
+    (0..50).for_each(|_| drop(shard.tick()));
+    assert_eq!(shard.report().rooms, 0, "5 s later both are forgotten");
+}
+
+#[test]
+fn pings_stay_spread_after_a_comment_that_all_have_seen() {
+    let limits = Limits { keepalive_ms: 10_000, ..Limits::default() };
+    let mut shard = Shard::new(limits);
+    (0..1_000).for_each(|_| shard.join("e"));
+    shard.post("e");
+    shard.flush();
+    let most = (0..101).map(|_| shard.tick()).max();
+    assert!(most < Some(200), "{most:?} of 1,000 connections are pinged in one tick");
+}
