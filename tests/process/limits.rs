@@ -1,6 +1,8 @@
 //! Each limit that a stranger can reach, made small and reached, with the metric that says so.
 //! (Sizes of frames and messages are in `closes`, of heads in `handshakes`, slow viewers in `slow`.)
 
+use std::io::Write;
+
 use crate::node::{Answer, Node, wait_until};
 
 const REFUSED: &str = "uproar_upgrades_refused_total";
@@ -140,4 +142,78 @@ fn room_idle_ms_max() {
     node.wait_metric("uproar_rooms_freed_total", "", 1.0);
     assert_eq!(node.get("/v1/events/e").status, 404);
     assert_ne!(node.join("e", "").epoch(), epoch, "what comes back is another log");
+}
+
+#[test]
+fn http_connections_max() {
+    let node = Node::start(&["--http-connections-max", "1"]);
+    let path = "/v1/events/e/comments";
+    let mut slow = node.connect();
+    // A request whose body does not come keeps the only place.
+    let head = format!("POST {path} HTTP/1.1\r\nHost: t\r\nContent-Length: 99\r\n\r\n");
+    slow.write_all(head.as_bytes()).unwrap();
+    wait_until("the place is taken", || node.get("/health").status == 503);
+    let refused = node.get("/health");
+    assert_eq!((refused.status, refused.code().as_str()), (503, "overloaded"));
+    assert!(refused.head.contains("retry-after: "), "{refused:?}");
+    let mut viewer = node.join("e", "");
+    assert_eq!(viewer.post_acked("viewers do not notice"), 1);
+    drop(slow);
+    wait_until("the place is free again", || node.get("/health").status == 200);
+}
+
+#[test]
+fn mesh_messages_max() {
+    let node = Node::start(&[
+        "--shards",
+        "2",
+        "--cpus",
+        "0,1",
+        "--mesh-messages-max",
+        "16",
+        "--spread-subscribers-min",
+        "1",
+        "--posts-per-sec-connection",
+        "0",
+        "--posts-per-sec-event",
+        "0",
+    ]);
+    let mut viewers: Vec<_> = (0..4).map(|_| node.join("e", "?history=0")).collect();
+    assert!(node.metric("uproar_room_replicas", "") >= 1.0);
+    // More posts in one read than a link holds, over a connection of each shard.
+    let burst = masked_text(r#"{"type":"post","text":"x"}"#).repeat(100);
+    for viewer in &mut viewers {
+        viewer.socket.get_mut().write_all(&burst).unwrap();
+    }
+    for viewer in &mut viewers {
+        let (mut acks, mut offsets) = (0, Vec::new());
+        while acks < 100 || offsets.len() < 400 {
+            let frame = viewer.next();
+            match frame["type"].as_str() {
+                Some("ack") => acks += 1,
+                Some("comment") => offsets.push(frame["offset"].as_u64().unwrap()),
+                _ => panic!("neither an ack nor a comment: {frame}"),
+            }
+        }
+        assert!(offsets.into_iter().eq(1..=400), "a full link loses nothing");
+    }
+    node.wait_metric("uproar_mesh_full_total", "", 1.0);
+}
+
+/// A text frame as a client sends it; a mask of zeros leaves the payload as it is.
+fn masked_text(text: &str) -> Vec<u8> {
+    let length = u8::try_from(text.len()).unwrap();
+    [&[0x81, 0x80 | length, 0, 0, 0, 0], text.as_bytes()].concat()
+}
+
+#[test]
+fn connections_per_address_max_reloaded() {
+    let path = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("address.toml");
+    std::fs::write(&path, "connections_per_address_max = 0\n").unwrap();
+    let node = Node::start(&["--config", path.to_str().unwrap()]);
+    std::fs::write(&path, "connections_per_address_max = 1\n").unwrap();
+    node.signal(rustix::process::Signal::HUP);
+    wait_until("it is reloaded", || node.log().contains("connections_per_address_max is now 1"));
+    let _seat = node.join("a", "");
+    assert_eq!(upgrade(&node, "a").status, 429, "a second from the same address");
 }

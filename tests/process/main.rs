@@ -8,6 +8,7 @@
 mod closes;
 mod commenting;
 mod draining;
+mod flood;
 mod handshakes;
 mod joining;
 mod limits;

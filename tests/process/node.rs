@@ -216,7 +216,7 @@ impl Drop for Node {
 }
 
 /// Reads one HTTP answer: its head, and its body up to the length it names or the end.
-fn read_answer(stream: &mut TcpStream) -> Option<Answer> {
+pub(crate) fn read_answer(stream: &mut TcpStream) -> Option<Answer> {
     let mut bytes = Vec::new();
     let mut chunk = [0; 16 * 1024];
     loop {

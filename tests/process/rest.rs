@@ -1,8 +1,11 @@
 //! The REST API and the health of a node.
 
+use std::io::Write;
+use std::net::Shutdown;
+
 use serde_json::json;
 
-use crate::node::Node;
+use crate::node::{Node, read_answer, wait_until};
 
 #[test]
 fn a_comment_posted_over_http_reaches_viewers_and_pages() {
@@ -79,4 +82,36 @@ fn a_node_tells_its_health_and_explains_its_metrics() {
         }
     }
     assert!(metrics.contains("# TYPE uproar_connections gauge"));
+}
+
+#[test]
+fn who_has_sent_everything_may_close_its_half_and_is_answered() {
+    let node = Node::start(&[]);
+    let mut stream = node.connect();
+    stream.write_all(b"GET /health HTTP/1.1\r\nHost: t\r\n\r\n").unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_answer(&mut stream).expect("an answer").status, 200);
+}
+
+#[test]
+fn bodies_that_cannot_be_posts_are_refused_without_waiting_for_them() {
+    let node = Node::start(&[]);
+    let array = node.post("/v1/events/e/comments", r#"["u","n","t","k"]"#);
+    assert_eq!((array.status, array.code().as_str()), (400, "bad_command"));
+    let head = "POST /v1/events/e/comments HTTP/1.1\r\nHost: t\r\nContent-Length:";
+    let huge = node.raw(format!("{head} 99999999999\r\n\r\n").as_bytes());
+    assert_eq!((huge.status, huge.code().as_str()), (413, "too_long"));
+    let slow = node.raw(format!("{head} 20\r\n\r\n{{").as_bytes());
+    assert_eq!((slow.status, slow.code().as_str()), (408, "timeout"));
+}
+
+#[test]
+fn health_is_told_while_all_places_for_requests_are_taken() {
+    let node = Node::start(&["--http-connections-max", "1"]);
+    let mut seat = node.connect();
+    let post = "POST /v1/events/e/comments HTTP/1.1\r\nHost: t\r\nContent-Length: 20\r\n\r\n{";
+    seat.write_all(post.as_bytes()).unwrap();
+    wait_until("the place is taken", || node.get("/v1/events/e").status == 503);
+    node.wait_metric("uproar_http_refused_total", "public", 1.0);
+    assert_eq!((node.get("/health").status, node.get("/ready").status), (200, 200));
 }

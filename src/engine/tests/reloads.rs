@@ -123,9 +123,7 @@ fn a_shorter_life_of_idle_rooms_holds_for_rooms_that_are_idle_already() {
     shard.tick();
     shard.reload(Limits { room_idle_ms_max: 1_000, ..limits });
     shard.post("new");
-    (0..50).for_each(|_| {
-        shard.tick();
-    });
+    (0..50).for_each(|_| _ = shard.tick());
     assert_eq!(shard.report().rooms, 0, "5 s later both are forgotten");
 }
 
@@ -138,4 +136,17 @@ fn pings_stay_spread_after_a_comment_that_all_have_seen() {
     shard.flush();
     let most = (0..101).map(|_| shard.tick()).max();
     assert!(most < Some(200), "{most:?} of 1,000 connections are pinged in one tick");
+}
+
+#[test]
+fn keepalive_that_is_switched_on_reaches_connections_without_a_deadline() {
+    let limits = Limits { keepalive_ms: 0, ..Limits::default() };
+    let mut shard = Shard::new(limits.clone());
+    (0..20).for_each(|_| shard.join("e"));
+    assert_eq!((0..300).map(|_| shard.tick()).sum::<usize>(), 0, "0 is no keepalive");
+    shard.reload(Limits { keepalive_ms: 10_000, ..limits });
+    // Overdue pings are spread over a few seconds; nobody answers them.
+    assert_eq!((0..60).map(|_| shard.tick()).sum::<usize>(), 20, "each is pinged once");
+    (0..100).for_each(|_| _ = shard.tick());
+    assert_eq!(shard.engine.live_connections(), 0, "and given up after another interval");
 }

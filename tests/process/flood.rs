@@ -1,0 +1,34 @@
+//! Hostile talkers: what one connection sends costs the others no more than its share.
+
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use crate::node::{Node, PATIENCE};
+
+#[test]
+fn viewers_that_flood_do_not_keep_others_from_being_read() {
+    let node = Node::start(&["--posts-per-sec-connection", "0", "--posts-per-sec-event", "0"]);
+    let mut good = node.join("good", "");
+    // Pongs that nobody asked for cost the flooder nothing: they are not answered.
+    let pongs = [0x8a, 0x80, 0, 0, 0, 0].repeat(20_000);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..60 {
+            let mut viewer = node.join("flood", "");
+            let (pongs, is_over) = (&pongs, &is_over);
+            scope.spawn(move || {
+                while !is_over.load(Ordering::Relaxed) {
+                    viewer.socket.get_mut().write_all(pongs).expect("it is not closed");
+                }
+            });
+        }
+        let began = Instant::now();
+        let acked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            (0..50).for_each(|_| drop(good.post_acked("x")));
+        }));
+        is_over.store(true, Ordering::Relaxed);
+        acked.expect("every post is read");
+        assert!(began.elapsed() < PATIENCE);
+    });
+}
