@@ -16,6 +16,7 @@ mod command;
 mod conductor;
 mod crew;
 mod floor;
+mod growth;
 mod marker;
 mod observer;
 mod plane;

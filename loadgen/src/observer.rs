@@ -190,29 +190,33 @@ impl Observer {
     }
 
     fn show(&self, sample: &Sample, tally: &Tally) {
-        let (start, end) = match self.progress {
-            Progress::Off => return,
-            Progress::Auto => ("\r\x1b[K", ""),
-            Progress::Lines => ("", "\n"),
-        };
         let server =
             sample.server_cpu_percent.map_or(String::new(), |cpu| format!(" server {cpu:.0}%"));
-        // A progress line that cannot be written is not worth ending a run for.
-        let _ = write!(
-            std::io::stderr(),
-            "{start}{:6.1}s {:<8} {:>6} live {:>8.0} deliv/s {:>6.0} posts/s p50 {} p99 {} max {}{server} \
-             loadgen {:.0}% lost {}{end}",
+        let mut line = format!(
+            "{:6.1}s {:<8} {:>6} live {:>7.0} dlv/s {:>5} p50 {:>5} p99 {:>5} max lost {}{server} \
+             loadgen {:.0}% {:.0} posts/s",
             sample.secs,
             sample.phase,
             sample.connections,
             sample.deliveries_per_sec,
-            sample.posts_per_sec,
             time(sample.p50),
             time(sample.p99),
             time(sample.max),
-            sample.loadgen_cpu_percent,
             tally.counters.lost,
+            sample.loadgen_cpu_percent,
+            sample.posts_per_sec,
         );
+        let (start, end) = match self.progress {
+            Progress::Off => return,
+            Progress::Auto => {
+                // A line that wraps cannot be written over.
+                line.truncate(terminal_columns());
+                ("\r\x1b[K", "")
+            }
+            Progress::Lines => ("", "\n"),
+        };
+        // A progress line that cannot be written is not worth ending a run for.
+        let _ = write!(std::io::stderr(), "{start}{line}{end}");
     }
 
     /// Leaves the progress line behind.
@@ -221,4 +225,10 @@ impl Observer {
             eprintln!();
         }
     }
+}
+
+/// Columns of the terminal that standard error is.
+fn terminal_columns() -> usize {
+    let size = rustix::termios::tcgetwinsize(std::io::stderr());
+    size.map_or(80, |size| usize::from(size.ws_col)).max(40)
 }

@@ -21,9 +21,10 @@ use crate::wire::{Dialect, Templates};
 
 /// How memory is counted; part of every report.
 const MEMORY_METHOD: &str = "user: growth of the server's PSS (smaps_rollup) since before the first \
-connection; kernel: growth of all slab caches (whole pages) and of TCP buffers (sockstat) on this host, \
-less the client half of each connection, which a calibration of plain and of viewer socket pairs measures \
-before the run; read under load at the end of each window";
+connection; kernel: growth of the live objects of all slab caches but those of files, processes and TIME_WAIT, \
+each with its share of the slab's pages (slabinfo), and of TCP buffers (sockstat) on this host, less the client half of \
+each connection, which is measured before the run: pairs of plain sockets whose client ends are reset leave the cost \
+of an accepted end, pairs with a viewer's client end then tell that end's; read under load at the end of each window";
 /// How clocks are compared; part of every report.
 const CLOCK_METHOD: &str =
     "CLOCK_MONOTONIC of this host for due instants and receipts; error below a microsecond";
@@ -57,7 +58,10 @@ pub(crate) fn run(options: &Run) -> Result<bool, String> {
         clock_offset_ns: 0,
     };
     let mut calibration = match &server {
-        Some(_) => Some(calibrate().map_err(|error| format!("the calibration failed: {error}"))?),
+        Some(_) => Some(
+            calibrate(parameters.viewers)
+                .map_err(|error| format!("the calibration failed: {error}"))?,
+        ),
         None => None,
     };
     let own_before = own_pss_bytes();

@@ -126,8 +126,6 @@ impl Plane {
                     self.connects_in_flight -= 1;
                     self.crowd.went_live(viewer, now);
                 }
-                // Publishers are the first viewers, in the same order.
-                Call::Returned => self.fill(viewer as usize),
                 Call::End | Call::Refused(_) => self.lost(viewer, now),
             }
         }

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::time::Duration;
 
+use socket2::SockRef;
 use uproar_ring::{Event, Key, Ring, RingConfig, Slot, Wake, Waker};
 
 use crate::audience::Audience;
@@ -53,8 +54,8 @@ const TICK_NS: u64 = 10_000_000;
 /// would cost more than reading it. Below that it must not, as a sender on the same host pays for
 /// each wake, and the server would look better than beside another client. A nap lengthens a
 /// measured latency by at most 0.1 ms and never shortens one.
-pub(crate) const NAP: Duration = Duration::from_micros(50);
-pub(crate) const NAP_EVENTS_MIN: usize = 16;
+const NAP: Duration = Duration::from_micros(50);
+const NAP_EVENTS_MIN: usize = 16;
 const BUSY_PERCENT: u64 = 60;
 /// How often that is judged.
 const PACE_NS: u64 = 50_000_000;
@@ -111,8 +112,6 @@ struct Publisher {
     /// Its number in the whole run.
     number: u32,
     sequence: u32,
-    /// Fill posts still to make.
-    fill_left: u32,
 }
 
 /// The state of the loop.
@@ -169,12 +168,7 @@ impl Plane {
         let indexed = || (0u32..).zip(&viewers);
         let publishers: Vec<Publisher> = indexed()
             .filter(|(_, viewer)| viewer.role == Role::Publisher)
-            .map(|(viewer, v)| Publisher {
-                viewer,
-                number: numbers[&v.number],
-                sequence: 0,
-                fill_left: 0,
-            })
+            .map(|(viewer, v)| Publisher { viewer, number: numbers[&v.number], sequence: 0 })
             .collect();
         let slow = indexed().filter(|(_, v)| v.role == Role::Slow).map(|(i, _)| i).collect();
         let lanes_needed = (viewers.len() as u32).div_ceil(plan.slots_per_ring).max(1);
@@ -198,7 +192,6 @@ impl Plane {
             fragments: HashMap::new(),
             publisher_numbers: publishers.iter().map(|p| (p.viewer, p.number)).collect(),
             run: plan.run,
-            is_filling: false,
             started_ns: now_ns(),
         };
         let schedule = Schedule::new(parameters.arrivals, parameters.seed ^ 0x5eed);
@@ -323,22 +316,12 @@ impl Plane {
                 self.wanting = (0..count as u32).filter(away).collect();
                 self.pace_ns = self.now();
             }
-            Command::Fill { comments_per_event } => {
-                let each = comments_per_event.div_ceil(self.plan.parameters.publishers.max(1));
-                self.crowd.is_filling = true;
-                for publisher in 0..self.publishers.len() {
-                    self.publishers[publisher].fill_left = each;
-                    self.fill(publisher);
-                }
-            }
             Command::Rate { per_event, from_ns } => {
-                self.crowd.is_filling = false;
                 let rate = per_event / f64::from(self.plan.parameters.publishers.max(1));
                 self.schedule.restart(self.publishers.len() as u32, rate, from_ns);
             }
             Command::Window { from_ns, to_ns } => {
-                let latency = crate::tally::latency_histogram();
-                self.crowd.tally.windows.push(Window { from_ns, to_ns, latency });
+                self.crowd.tally.windows.push(Window::new(from_ns, to_ns));
             }
             Command::Bounce { share, leave, publishers_too } => {
                 self.bounce(share, leave, publishers_too);
@@ -410,6 +393,7 @@ impl Plane {
 
     /// Closes every socket before the thread ends, so that the server sees the ends.
     fn quit(&mut self) {
+        self.close_by_reset();
         for viewer in 0..self.crowd.viewers.len() as u32 {
             self.end(viewer, Next::Stay);
         }
@@ -420,9 +404,37 @@ impl Plane {
     }
 }
 
+impl Plane {
+    /// Makes the closes to come resets: 50,000 connections in TIME_WAIT would hold ports and kernel
+    /// memory for a minute, and the next run would find its books moving.
+    fn close_by_reset(&mut self) {
+        let is_live = |&viewer: &u32| self.crowd.viewers[viewer as usize].phase == Phase::Live;
+        let live: Vec<u32> = (0..self.crowd.viewers.len() as u32).filter(is_live).collect();
+        let mut events = Vec::new();
+        for viewers in live.chunks(EVENTS_PER_TURN) {
+            for &viewer in viewers {
+                let (lane, slot) = self.place(viewer);
+                let key = self.key(viewer);
+                self.lanes[lane].ring.install(slot, key);
+            }
+            for lane in &mut self.lanes {
+                lane.ring.turn(&mut events, usize::MAX / 2);
+            }
+            for event in events.drain(..) {
+                if let Event::Installed { fd: Ok(fd), .. } = event {
+                    // Refused, the close is an ordinary one.
+                    let _ = SockRef::from(&fd).set_linger(Some(Duration::ZERO));
+                }
+            }
+        }
+    }
+}
+
 /// A started plane, seen from the conductor.
 #[derive(Debug)]
 pub(crate) struct PlanePort {
+    /// As a person would call it.
+    pub(crate) name: String,
     pub(crate) commands: Sender<Command>,
     pub(crate) answers: Receiver<Answer>,
     /// Wakes a plane of this process; one on another host is woken by its socket.

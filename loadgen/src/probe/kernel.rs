@@ -7,7 +7,7 @@ const TICK_US: u64 = 10_000;
 
 /// Caches that no socket uses and that other processes of the host grow, by how their names begin.
 /// What is not listed counts, so an unknown cache can only make the result worse.
-const UNRELATED: [&str; 27] = [
+const UNRELATED: [&str; 28] = [
     "ext4_",
     "jbd2_",
     "xfs_",
@@ -35,13 +35,16 @@ const UNRELATED: [&str; 27] = [
     "maple_node",
     "task_group",
     "bio-",
+    // Left behind by whoever closes first, for a minute: connections of the past.
+    "tw_sock_",
 ];
 
-/// Pages of slab caches and of TCP's buffers, in bytes.
+/// Live objects of slab caches and pages of TCP's buffers, in bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct KernelMemory {
-    /// Slab caches except those of files and processes, whole pages (`/proc/slabinfo`, which
-    /// only root may read; else `Slab:` of `/proc/meminfo`).
+    /// Slab caches except those of files and processes: live objects, each with its share of the
+    /// slab's pages (`/proc/slabinfo`, which only root may read; else `Slab:` of `/proc/meminfo`).
+    /// Whole slabs would count places that others left free, and miss objects that fill them.
     pub(crate) slab_bytes: u64,
     /// TCP buffers (`/proc/net/sockstat`), both ends of every connection on this host.
     pub(crate) tcp_bytes: u64,
@@ -63,10 +66,9 @@ fn slabinfo_bytes() -> Option<u64> {
         if UNRELATED.iter().any(|start| fields[0].starts_with(start)) {
             continue;
         }
-        // name active objects size per-slab pages-per-slab : tunables … : slabdata active slabs
-        let pages: u64 = fields.get(5)?.parse().ok()?;
-        let slabs: u64 = fields.get(14)?.parse().ok()?;
-        bytes += pages * slabs * page_bytes();
+        // name active objects size per-slab pages-per-slab : …
+        let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
+        bytes += number(1)? * number(5)? * page_bytes() / number(4)?.max(1);
     }
     Some(bytes)
 }

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::growth::Growth;
 use crate::probe::calibrate::Calibration;
 use crate::scenario::Parameters;
 use crate::slo::Verdict;
@@ -79,11 +80,15 @@ pub(crate) struct Step {
     pub(crate) latency: Latency,
     pub(crate) server: Option<ServerUse>,
     pub(crate) loadgen: LoadgenUse,
+    /// Of the server's memory; absent when the window is short or the server not local.
+    pub(crate) growth: Option<Growth>,
     /// Who was saturated, in words.
     pub(crate) limit: String,
     pub(crate) is_client_limited: bool,
     /// Seconds from each bounce until everyone was back.
     pub(crate) returns_secs: Vec<f64>,
+    /// CPU of each of the server's shards by its own metrics, in percent of one.
+    pub(crate) shards_percent: Vec<f64>,
     /// What the server's counters grew by.
     pub(crate) metrics: BTreeMap<String, f64>,
     pub(crate) verdicts: Vec<Verdict>,
