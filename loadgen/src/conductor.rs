@@ -290,7 +290,9 @@ impl Conductor<'_> {
             (true, false) => "client-limited".to_owned(),
             (true, true) => "both saturated".to_owned(),
             (false, true) => "server saturated".to_owned(),
-            (false, false) if server.is_none() && shards_percent.is_empty() => "server not measured".to_owned(),
+            (false, false) if server.is_none() && shards_percent.is_empty() => {
+                "server not measured".to_owned()
+            }
             (false, false) if disturbed_percent >= DISTURBED_PERCENT => {
                 format!("disturbed: others took {disturbed_percent:.0} % of the server's CPUs")
             }

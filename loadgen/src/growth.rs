@@ -36,8 +36,10 @@ fn fit(points: &[(f64, f64)]) -> Option<Growth> {
     if points.len() < POINTS_MIN {
         return None;
     }
-    let means: Vec<(f64, f64)> = points.chunks(points.len().div_ceil(POINTS_MAX)).map(mean).collect();
-    let pairs = means.iter().enumerate().flat_map(|(i, a)| means[i + 1..].iter().map(move |b| (a, b)));
+    let means: Vec<(f64, f64)> =
+        points.chunks(points.len().div_ceil(POINTS_MAX)).map(mean).collect();
+    let pairs =
+        means.iter().enumerate().flat_map(|(i, a)| means[i + 1..].iter().map(move |b| (a, b)));
     let mut slopes: Vec<f64> = pairs.map(|(a, b)| (b.1 - a.1) / (b.0 - a.0)).collect();
     slopes.sort_unstable_by(f64::total_cmp);
     let bytes_per_sec = slopes[slopes.len() / 2];

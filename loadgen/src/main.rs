@@ -27,6 +27,7 @@ mod run;
 mod scenario;
 mod schedule;
 mod slo;
+mod sources;
 mod tally;
 mod verify;
 mod wire;

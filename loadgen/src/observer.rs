@@ -7,6 +7,7 @@ use hdrhistogram::Histogram;
 use crate::cli::Progress;
 use crate::clock::{now_ns, process_cpu_us};
 use crate::probe::calibrate::Calibration;
+use crate::probe::cpus::Others;
 use crate::probe::kernel::KernelMemory;
 use crate::probe::metrics::{self, Metrics};
 use crate::probe::process::{CpuTime, Process};
@@ -18,6 +19,7 @@ use crate::tally::{Counters, Tally, latency_histogram};
 pub(crate) struct Snapshot {
     pub(crate) time_ns: u64,
     cpu: CpuTime,
+    others: Others,
     pub(crate) metrics: Metrics,
 }
 
@@ -90,6 +92,7 @@ impl Observer {
             admin => metrics::fetch(admin).unwrap_or_default(),
         };
         Snapshot {
+            others: self.server.as_ref().map(|s| Others::now(s.pid)).unwrap_or_default(),
             time_ns: now_ns(),
             cpu: self.server.as_ref().map(Process::cpu_time).unwrap_or_default(),
             metrics,
@@ -115,14 +118,13 @@ impl Observer {
         let micros = (end.time_ns - start.time_ns) as f64 / 1e3;
         let percent = |after: u64, before: u64| (after - before) as f64 / micros * 100.0;
         let process_percent = percent(end.cpu.process_us, start.cpu.process_us);
-        let irq_percent = percent(end.cpu.irq_us, start.cpu.irq_us);
-        let busy_percent = percent(end.cpu.busy_us, start.cpu.busy_us);
-        // Where the kernel does not account interrupts apart, the scheduler's time contains the
-        // softirqs already; then the sum would exceed all that the CPUs did.
-        let used_percent = (process_percent + irq_percent).min(busy_percent.max(process_percent));
+        let unused_percent = percent(end.cpu.unused_us, start.cpu.unused_us);
+        let busy_percent = (100.0 * server.cpus.len() as f64 - unused_percent).max(process_percent);
+        let others_percent = percent(end.others.used_us(&start.others, &server.cpus), 0);
+        let used_percent = (busy_percent - others_percent).max(process_percent);
         let cpus = server.cpus.len().max(1) as f64;
         let cpu_percent = used_percent / cpus;
-        let disturbed_percent = busy_percent / cpus - cpu_percent;
+        let disturbed_percent = others_percent / cpus;
         let process_us = (end.cpu.process_us - start.cpu.process_us) as f64;
         let each = |bytes: f64| bytes / connections.max(1) as f64;
         let client_half = self.calibration.map_or(0.0, |c| c.client_half_bytes);
@@ -132,7 +134,6 @@ impl Observer {
         Some(ServerUse {
             cpu_percent,
             process_percent,
-            irq_percent,
             busy_percent,
             disturbed_percent,
             cpu_us_per_delivery: (deliveries > 0.0).then(|| process_us / deliveries),

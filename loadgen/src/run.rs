@@ -17,6 +17,7 @@ use crate::probe::process::Process;
 use crate::remote::{Setup, enlist, work as work_for};
 use crate::report::{FORMAT, Latency, Machine, Report, files, table};
 use crate::scenario::{Parameters, Speak};
+use crate::sources::Sources;
 use crate::wire::{Dialect, Templates};
 
 /// How memory is counted; part of every report.
@@ -59,7 +60,7 @@ pub(crate) fn run(options: &Run) -> Result<bool, String> {
     };
     let mut calibration = match &server {
         Some(_) => Some(
-            calibrate(parameters.viewers)
+            calibrate(parameters.viewers, descriptors_max)
                 .map_err(|error| format!("the calibration failed: {error}"))?,
         ),
         None => None,
@@ -160,11 +161,7 @@ fn start_crew(
     descriptors_max: u64,
 ) -> Result<Crew, String> {
     let viewers = setup.parameters.viewers;
-    let sources = match source_ip {
-        Some(text) => clients::parse_sources(text)?,
-        None => clients::default_sources(setup.target, viewers),
-    };
-    clients::check_sources(&sources, viewers)?;
+    let sources = Sources::new(source_ip, setup.target, viewers)?;
     let plans = cpus.iter().zip(setup.first_share..).map(|(&cpu, share)| {
         let plan = PlanePlan {
             parameters: setup.parameters.clone(),
@@ -244,7 +241,9 @@ fn choose_cpus(wanted: &[usize]) -> Result<Vec<usize>, String> {
         [] => vec![count - 1],
         cpus => cpus.to_vec(),
     };
-    pin(&cpus).map_err(|error| format!("cannot use CPUs {cpus:?}: {error}"))?;
+    pin(&cpus).map_err(|error| {
+        format!("cannot use CPUs {cpus:?}, this process may run on {count}: {error}")
+    })?;
     Ok(cpus)
 }
 

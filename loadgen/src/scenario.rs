@@ -266,7 +266,9 @@ impl Parameters {
         }
         let is_rate = |rate: f64| rate >= 0.0 && rate.is_finite();
         if !is_rate(self.rate) || !is_rate(self.fill_rate) || self.connects_per_sec == 0 {
-            return Err("--rate, --fill-rate and --connects-per-sec are positive numbers".to_owned());
+            return Err(
+                "--rate, --fill-rate and --connects-per-sec are positive numbers".to_owned()
+            );
         }
         if self.step_secs > 0.0 && self.step_factor <= 1.0 {
             return Err("--step-factor is above 1".to_owned());

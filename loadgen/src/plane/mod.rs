@@ -16,7 +16,7 @@ mod posting;
 mod viewer;
 
 use std::collections::{HashMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::time::Duration;
@@ -29,6 +29,7 @@ use crate::clock::now_ns;
 use crate::command::{Answer, Command, Leave};
 use crate::scenario::Parameters;
 use crate::schedule::Schedule;
+use crate::sources::Sources;
 use crate::tally::{Tally, Window};
 use crate::verify::{Holes, Recent};
 use crate::wire::{Dialect, Reader};
@@ -66,8 +67,7 @@ pub(crate) struct PlanePlan {
     pub(crate) parameters: Parameters,
     pub(crate) dialect: Dialect,
     pub(crate) target: SocketAddr,
-    /// Source addresses; empty leaves the choice to the kernel.
-    pub(crate) sources: Vec<IpAddr>,
+    pub(crate) sources: Sources,
     pub(crate) run: u16,
     /// This plane's number, and how many there are on all hosts.
     pub(crate) share: (u32, u32),

@@ -8,17 +8,18 @@
 //! until the books stand still: closed sockets are freed after a grace period.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use socket2::SockRef;
 use uproar_ring::{Event, Key, Ring, RingConfig, Wake};
 
 use super::kernel::KernelMemory;
-use crate::clients::{Origin, connecting_socket, default_sources};
+use crate::clients::connecting_socket;
+use crate::sources::{Origin, Sources};
 
-/// Pairs of each kind: enough to drown the noise of other processes, few enough to be quick.
-const PAIRS: u32 = 3_000;
+/// Pairs of each kind, descriptors permitting: enough to drown the noise of other processes, few enough to be quick.
+const PAIRS_MAX: u32 = 3_000;
 
 /// Looks 25 ms apart until this many in a row are within this many bytes.
 const SETTLE_LOOKS: u32 = 5;
@@ -36,31 +37,33 @@ pub(crate) struct Calibration {
 }
 
 /// Measures, for viewers as many as `viewers`; takes about a second.
-pub(crate) fn calibrate(viewers: u32) -> io::Result<Calibration> {
+pub(crate) fn calibrate(viewers: u32, descriptors_max: u64) -> io::Result<Calibration> {
+    // The accepted ends of both kinds and the plain clients are open at a time.
+    let pairs = PAIRS_MAX.min(descriptors_max.saturating_sub(256) as u32 / 3);
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let target = listener.local_addr()?;
     let wake = Wake::new()?;
-    let mut ring = Ring::new(RingConfig { slots: PAIRS, buffers: 16, buffer_bytes: 4_096 }, &wake)?;
-    let sources = default_sources(target, viewers);
-    let mut accepted: Vec<TcpStream> = Vec::with_capacity(2 * PAIRS as usize);
+    let mut ring = Ring::new(RingConfig { slots: pairs, buffers: 16, buffer_bytes: 4_096 }, &wake)?;
+    let sources = Sources::new(None, target, viewers).map_err(io::Error::other)?;
+    let mut accepted: Vec<TcpStream> = Vec::with_capacity(2 * pairs as usize);
     let start = settled();
-    let mut clients: Vec<TcpStream> = Vec::with_capacity(PAIRS as usize);
-    for _ in 0..PAIRS {
-        clients.push(TcpStream::connect(target)?);
+    let mut clients: Vec<TcpStream> = Vec::with_capacity(pairs as usize);
+    for number in 0..pairs {
+        clients.push(connecting_socket(target, sources.origin(number, 1))?.into());
         accepted.push(listener.accept()?.0);
     }
     reset(clients);
     let plain = settled();
-    for slot in 0..PAIRS {
-        connect_viewer(&mut ring, slot, target, &sources)?;
+    for slot in 0..pairs {
+        connect_viewer(&mut ring, slot, target, sources.origin(slot, 2))?;
         accepted.push(listener.accept()?.0);
         ring.submit();
     }
     let mixed = settled();
     reset(accepted);
-    close(&mut ring);
+    close(&mut ring, pairs);
     settled();
-    let each = |after: u64, before: u64| after.saturating_sub(before) as f64 / f64::from(PAIRS);
+    let each = |after: u64, before: u64| after.saturating_sub(before) as f64 / f64::from(pairs);
     let plain_socket_bytes = each(plain, start);
     let client_half_bytes = (each(mixed, plain) - plain_socket_bytes).max(0.0);
     Ok(Calibration { plain_socket_bytes, client_half_bytes })
@@ -70,9 +73,9 @@ fn connect_viewer(
     ring: &mut Ring,
     slot: u32,
     target: SocketAddr,
-    sources: &[IpAddr],
+    origin: Origin,
 ) -> io::Result<()> {
-    let socket = connecting_socket(target, Origin::of(sources, slot, 0))?;
+    let socket = connecting_socket(target, origin)?;
     ring.adopt(slot, socket)?;
     ring.read_many(slot, Key::new(slot.into()));
     Ok(())
@@ -86,14 +89,14 @@ fn reset(sockets: Vec<TcpStream>) {
     }
 }
 
-fn close(ring: &mut Ring) {
-    for slot in 0..PAIRS {
+fn close(ring: &mut Ring, pairs: u32) {
+    for slot in 0..pairs {
         ring.cancel_read_many(Key::new(slot.into()));
         ring.close(slot, Key::new(slot.into()));
     }
     let mut events = Vec::new();
     let mut closed = 0;
-    while closed < PAIRS {
+    while closed < pairs {
         ring.turn(&mut events, usize::MAX / 2);
         let is_closed = |event: &Event| matches!(event, Event::Closed { .. });
         closed += events.drain(..).filter(is_closed).count() as u32;
@@ -127,7 +130,7 @@ mod tests {
             (2_500.0..6_000.0).contains(&calibration.plain_socket_bytes)
                 && (3_000.0..7_000.0).contains(&calibration.client_half_bytes)
         };
-        let tries: Vec<_> = (0..6).map(|_| calibrate(50_000).unwrap()).collect();
+        let tries: Vec<_> = (0..6).map(|_| calibrate(50_000, 20_000).unwrap()).collect();
         let agree = |pair: &[Calibration]| {
             let ratio = pair[0].client_half_bytes / pair[1].client_half_bytes;
             pair.iter().all(is_plausible) && (0.97..1.03).contains(&ratio)

@@ -1,9 +1,6 @@
-//! The kernel's own books: slab caches, socket memory, CPU time by CPU.
+//! The kernel's own books: slab caches and socket memory.
 
 use std::fs;
-
-/// Microseconds of a tick of `/proc/stat` (USER_HZ is 100 on all Linux).
-const TICK_US: u64 = 10_000;
 
 /// Caches that no socket uses and that other processes of the host grow, by how their names begin.
 /// What is not listed counts, so an unknown cache can only make the result worse.
@@ -90,36 +87,6 @@ fn page_bytes() -> u64 {
     rustix::param::page_size() as u64
 }
 
-/// CPU time by CPU, from `/proc/stat`.
-#[derive(Debug)]
-pub(crate) struct Cpus(Vec<[u64; 8]>);
-
-impl Cpus {
-    /// Reads it now.
-    pub(crate) fn now() -> Self {
-        let text = fs::read_to_string("/proc/stat").unwrap_or_default();
-        let is_digit = |c: char| c.is_ascii_digit();
-        let rows = text.lines().filter_map(|line| line.strip_prefix("cpu"));
-        let ticks = rows.filter(|row| row.starts_with(is_digit)).map(|row| {
-            let mut fields = row.split_whitespace().skip(1);
-            let mut next = || fields.next().and_then(|field| field.parse().ok()).unwrap_or(0);
-            std::array::from_fn(|_| next())
-        });
-        Self(ticks.collect())
-    }
-
-    /// Interrupt and softirq time, and all time but idle and iowait, of `cpus`, in microseconds.
-    pub(crate) fn irq_and_busy_us(&self, cpus: &[usize]) -> (u64, u64) {
-        let rows = cpus.iter().filter_map(|&cpu| self.0.get(cpu));
-        rows.fold((0, 0), |(irq, busy), row| {
-            // user nice system idle iowait irq softirq steal
-            let row_irq = row[5] + row[6];
-            let row_busy = row[0] + row[1] + row[2] + row_irq;
-            (irq + row_irq * TICK_US, busy + row_busy * TICK_US)
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,6 +95,5 @@ mod tests {
     fn the_host_has_books() {
         // That sockets show in them is the calibration's test: it opens enough of them, and tries again.
         assert!(KernelMemory::now().slab_bytes > 1 << 20);
-        assert!(!Cpus::now().0.is_empty());
     }
 }

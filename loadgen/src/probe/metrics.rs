@@ -56,7 +56,8 @@ pub(crate) fn growth(before: &Metrics, after: &Metrics) -> Metrics {
 /// The CPU of each shard, in percent of one, from what the counters grew by in `secs`; empty when
 /// the server names no shards.
 pub(crate) fn shards_percent(grown: &Metrics, secs: f64) -> Vec<f64> {
-    let shards = grown.iter().filter(|(name, _)| name.starts_with("uproar_shard_cpu_seconds_total"));
+    let shards =
+        grown.iter().filter(|(name, _)| name.starts_with("uproar_shard_cpu_seconds_total"));
     shards.map(|(_, cpu_secs)| cpu_secs / secs * 100.0).collect()
 }
 

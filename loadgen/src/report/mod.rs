@@ -17,7 +17,7 @@ use crate::slo::Verdict;
 use crate::tally::Counters;
 
 /// The version of `report.json`.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
 
 /// A whole run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -98,15 +98,13 @@ pub(crate) struct Step {
 /// What the server used in a window.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ServerUse {
-    /// Process and softirq time, in percent of its CPUs, no more than these were busy.
+    /// All use of its CPUs but other processes', softirqs included, in percent of them.
     pub(crate) cpu_percent: f64,
     /// Scheduler time of the process alone, in percent of one CPU.
     pub(crate) process_percent: f64,
-    /// Interrupt and softirq time of its CPUs, in percent of one CPU.
-    pub(crate) irq_percent: f64,
     /// Busy time of its CPUs, whoever caused it, in percent of one CPU.
     pub(crate) busy_percent: f64,
-    /// What others took of its CPUs, in percent of them.
+    /// What other processes took of its CPUs, in percent of them.
     pub(crate) disturbed_percent: f64,
     pub(crate) cpu_us_per_delivery: Option<f64>,
     pub(crate) pss_bytes: u64,

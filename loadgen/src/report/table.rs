@@ -96,7 +96,8 @@ fn row(step: &Step) -> String {
 
 fn shards(step: &Step) -> Option<String> {
     let shares: Vec<String> = step.shards_percent.iter().map(|p| format!("{p:.1} %")).collect();
-    (!shares.is_empty()).then(|| format!("CPU of each shard, by its metrics: {}", shares.join(", ")))
+    (!shares.is_empty())
+        .then(|| format!("CPU of each shard, by its metrics: {}", shares.join(", ")))
 }
 
 fn memory(step: &Step) -> Option<String> {
