@@ -105,7 +105,7 @@ impl Plane {
     }
 
     /// The connection ended and nobody here wanted it to.
-    pub(super) fn lost(&mut self, viewer: u32, _now: u64) {
+    pub(super) fn lost(&mut self, viewer: u32) {
         match self.crowd.viewers[viewer as usize].phase {
             Phase::Away | Phase::Closing => {}
             Phase::Live => {

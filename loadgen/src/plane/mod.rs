@@ -55,8 +55,8 @@ const TICK_NS: u64 = 10_000_000;
 /// would cost more than reading it. Below that it must not, as a sender on the same host pays for
 /// each wake, and the server would look better than beside another client. A nap lengthens a
 /// measured latency by at most 0.1 ms and never shortens one.
-const NAP: Duration = Duration::from_micros(50);
-const NAP_EVENTS_MIN: usize = 16;
+pub(crate) const NAP: Duration = Duration::from_micros(50);
+pub(crate) const NAP_EVENTS_MIN: usize = 16;
 const BUSY_PERCENT: u64 = 60;
 /// How often that is judged.
 const PACE_NS: u64 = 50_000_000;
@@ -226,8 +226,7 @@ impl Plane {
         commands: &Receiver<Command>,
         answers: &Sender<Answer>,
     ) {
-        let mut completions: Vec<(usize, Event)> = Vec::new();
-        let mut batch = Vec::new();
+        let mut batches: Vec<Vec<Event>> = self.lanes.iter().map(|_| Vec::new()).collect();
         loop {
             loop {
                 match commands.try_recv() {
@@ -247,29 +246,30 @@ impl Plane {
             self.connect_some(now);
             self.read_slowly(now);
             self.flush();
-            for (lane, at) in self.lanes.iter_mut().zip(0usize..) {
+            for (lane, batch) in self.lanes.iter_mut().zip(&mut batches) {
                 lane.ring.mute();
-                lane.ring.turn(&mut batch, EVENTS_PER_TURN);
-                completions.extend(batch.drain(..).map(|event| (at, event)));
+                lane.ring.turn(batch, EVENTS_PER_TURN);
             }
-            let is_idle = completions.is_empty();
-            let arrived = completions.len();
+            let arrived: usize = batches.iter().map(Vec::len).sum();
+            if arrived == 0 {
+                self.sleep(wake, now);
+                continue;
+            }
             let now = self.now();
-            for (lane, event) in completions.drain(..) {
-                self.event(lane, event, now);
+            for (batch, lane) in batches.iter_mut().zip(0..) {
+                for event in batch.drain(..) {
+                    self.event(lane, event, now);
+                }
             }
             self.flush();
-            if is_idle {
-                self.sleep(wake);
-            } else if self.pace.is_busy(now) && arrived < NAP_EVENTS_MIN {
+            if self.pace.is_busy(now) && arrived < NAP_EVENTS_MIN {
                 std::thread::sleep(NAP);
             }
         }
     }
 
     /// Sleeps until a completion, a command or the next thing due.
-    fn sleep(&mut self, wake: &Wake) {
-        let now = self.now();
+    fn sleep(&mut self, wake: &Wake, now: u64) {
         let due = self.schedule.next_ns().unwrap_or(u64::MAX).min(now + TICK_NS);
         if due <= now {
             return;
@@ -326,28 +326,28 @@ impl Plane {
             Command::Bounce { share, leave, publishers_too } => {
                 self.bounce(share, leave, publishers_too);
             }
-            Command::Collect => return Some(self.tally()),
+            Command::Collect => return Some(Answer::Tally(Box::new(self.numbers()))),
             Command::Heads => return Some(Answer::Heads(self.crowd.heads.clone())),
             Command::Judge { heads } => {
                 let (behind, missing) = self.crowd.behind(&heads);
                 self.crowd.tally.behind = behind;
-                let Answer::Tally(mut tally) = self.tally() else { unreachable!() };
+                let mut tally = self.numbers();
                 tally.counters.lost += missing;
-                return Some(Answer::Tally(tally));
+                return Some(Answer::Tally(Box::new(tally)));
             }
             Command::Quit => unreachable!("the loop ends on it"),
         }
         None
     }
 
-    fn tally(&mut self) -> Answer {
+    fn numbers(&mut self) -> Tally {
         let tally = &mut self.crowd.tally;
         tally.counters.checked = self.crowd.reader.checked;
         tally.cpu_us = crate::clock::thread_cpu_us();
         tally.cpu_us_max = tally.cpu_us;
-        let answer = Answer::Tally(Box::new(tally.clone()));
+        let numbers = tally.clone();
         tally.recent.reset();
-        answer
+        numbers
     }
 
     fn bounce(&mut self, share: f64, leave: Leave, publishers_too: bool) {
@@ -371,8 +371,7 @@ impl Plane {
     /// Sends all that is queued.
     fn flush(&mut self) {
         let mut failed = Vec::new();
-        for at in 0..self.lanes.len() {
-            let Lane { ring, outbox } = &mut self.lanes[at];
+        for Lane { ring, outbox } in &mut self.lanes {
             let viewers = &self.crowd.viewers;
             outbox.flush(
                 ring,
@@ -384,10 +383,9 @@ impl Plane {
                 |viewer, error| failed.push((viewer, error)),
             );
         }
-        let now = self.now();
         for (viewer, error) in failed {
             self.crowd.trouble(|| crate::clients::explain_connect(&error));
-            self.lost(viewer, now);
+            self.lost(viewer);
         }
     }
 
