@@ -24,10 +24,18 @@ pub(crate) struct Snapshot {
 }
 
 /// The server's memory at one instant.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Memory {
     pss_bytes: u64,
     kernel: KernelMemory,
+}
+
+impl Memory {
+    /// By how much the kernel's books have grown, both ends of connections, in bytes.
+    fn kernel_growth(&self, earlier: &Self) -> f64 {
+        let tcp = self.kernel.tcp_bytes as f64 - earlier.kernel.tcp_bytes as f64;
+        self.kernel.slab_growth(&earlier.kernel) as f64 + tcp
+    }
 }
 
 /// The watcher.
@@ -129,8 +137,7 @@ impl Observer {
         let each = |bytes: f64| bytes / connections.max(1) as f64;
         let client_half = self.calibration.map_or(0.0, |c| c.client_half_bytes);
         let grown = |after: u64, before: u64| after as f64 - before as f64;
-        let slab = grown(memory.kernel.slab_bytes, self.baseline.kernel.slab_bytes);
-        let tcp = grown(memory.kernel.tcp_bytes, self.baseline.kernel.tcp_bytes);
+        let kernel = memory.kernel_growth(&self.baseline);
         Some(ServerUse {
             cpu_percent,
             process_percent,
@@ -139,7 +146,7 @@ impl Observer {
             cpu_us_per_delivery: (deliveries > 0.0).then(|| process_us / deliveries),
             pss_bytes: memory.pss_bytes,
             user_bytes_per_connection: each(grown(memory.pss_bytes, self.baseline.pss_bytes)),
-            kernel_bytes_per_connection: each(slab + tcp) - client_half,
+            kernel_bytes_per_connection: each(kernel) - client_half,
         })
     }
 
@@ -160,12 +167,11 @@ impl Observer {
             false => self.recent.value_at_quantile(q) as f64 / 1e6,
         };
         let server_us = cpu.process_us.saturating_sub(self.last_cpu.process_us);
-        let kernel = memory.kernel.slab_bytes + memory.kernel.tcp_bytes;
-        let kernel_base = self.baseline.kernel.slab_bytes + self.baseline.kernel.tcp_bytes;
+        let kernel = memory.kernel_growth(&self.baseline);
         let client_half = self.calibration.map_or(0.0, |c| c.client_half_bytes);
         let user = memory.pss_bytes as f64 - self.baseline.pss_bytes as f64;
         let bytes_per_connection = (self.server.is_some() && tally.live > 0)
-            .then(|| (user + kernel as f64 - kernel_base as f64) / tally.live as f64 - client_half);
+            .then(|| (user + kernel) / tally.live as f64 - client_half);
         let sample = Sample {
             bytes_per_connection,
             secs: (now - self.started_ns) as f64 / 1e9,
@@ -179,7 +185,7 @@ impl Observer {
             server_cpu_percent: self.server.is_some().then(|| server_us as f64 / secs / 1e4),
             loadgen_cpu_percent: (loadgen_us - self.last_loadgen_us) as f64 / secs / 1e4,
             user_bytes: self.server.is_some().then_some(memory.pss_bytes),
-            kernel_bytes: self.server.is_some().then(|| kernel.saturating_sub(kernel_base)),
+            kernel_bytes: self.server.is_some().then_some(kernel.max(0.0) as u64),
         };
         self.recent.reset();
         self.last_ns = now;

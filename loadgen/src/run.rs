@@ -23,7 +23,7 @@ use crate::wire::{Dialect, Templates};
 /// How memory is counted; part of every report.
 const MEMORY_METHOD: &str = "user: growth of the server's PSS (smaps_rollup) since before the first \
 connection; kernel: growth of the live objects of all slab caches but those of files, processes and TIME_WAIT, \
-each with its share of the slab's pages (slabinfo), and of TCP buffers (sockstat) on this host, less the client half of \
+each with its share of the slab's pages (slabinfo; caches that shrank are left out), and of TCP buffers (sockstat) on this host, less the client half of \
 each connection, which is measured before the run: pairs of plain sockets whose client ends are reset leave the cost \
 of an accepted end, pairs with a viewer's client end then tell that end's; read under load at the end of each window";
 /// How clocks are compared; part of every report.

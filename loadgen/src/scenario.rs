@@ -120,7 +120,7 @@ parameters! {
     /// Comments each event is filled with before everyone connects, so that logs are not fresh.
     fill_per_event: u32 = 0,
     /// Comments a second in each event while it is filled.
-    fill_rate: f64 = 8.0,
+    fill_rate: f64 = 4.0,
     /// History each joining viewer asks for, in comments.
     history: u32 = 0,
     /// Connects begun a second.
@@ -172,7 +172,7 @@ impl Parameters {
                 viewers: 50_000,
                 events: 1_000,
                 zipf: 1.0,
-                fill_per_event: 200,
+                fill_per_event: 120,
                 warmup_secs: 4.0,
                 step_factor: 1.4,
                 step_secs: 5.0,
@@ -223,7 +223,7 @@ impl Parameters {
                 viewers: 20_000,
                 events: 500,
                 zipf: 1.0,
-                fill_per_event: 400,
+                fill_per_event: 240,
                 warmup_secs: 60.0,
                 duration_secs: 4.0 * 3_600.0,
                 bounce_share: 0.001,

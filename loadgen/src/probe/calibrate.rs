@@ -4,8 +4,9 @@
 //! First plain pairs, of which the client ends are then reset: their memory goes, and what is
 //! left is that of the accepted ends. Then pairs whose client end is made the way this tool makes
 //! its viewers (own port, direct descriptor, receive armed): their growth less the accepted ends
-//! is the client half. Live objects are counted, not pages of slabs, and looks are repeated
-//! until the books stand still: closed sockets are freed after a grace period.
+//! is the client half. Live objects are counted, and whole ones: a socket has one inode or none, so
+//! what other processes do meanwhile rounds away. Looks are repeated until the books stand still, as
+//! closed sockets are freed after a grace period.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -63,9 +64,8 @@ pub(crate) fn calibrate(viewers: u32, descriptors_max: u64) -> io::Result<Calibr
     reset(accepted);
     close(&mut ring, pairs);
     settled();
-    let each = |after: u64, before: u64| after.saturating_sub(before) as f64 / f64::from(pairs);
-    let plain_socket_bytes = each(plain, start);
-    let client_half_bytes = (each(mixed, plain) - plain_socket_bytes).max(0.0);
+    let plain_socket_bytes = plain.slab_bytes_each(&start, pairs);
+    let client_half_bytes = (mixed.slab_bytes_each(&plain, pairs) - plain_socket_bytes).max(0.0);
     Ok(Calibration { plain_socket_bytes, client_half_bytes })
 }
 
@@ -103,15 +103,16 @@ fn close(ring: &mut Ring, pairs: u32) {
     }
 }
 
-/// The slab bytes once they stand still, or after two seconds of waiting for it.
-fn settled() -> u64 {
-    let mut last = KernelMemory::now().slab_bytes;
+/// The books once they stand still, or after two seconds of waiting for it.
+fn settled() -> KernelMemory {
+    let mut last = KernelMemory::now();
     let mut unchanged = 0;
     for _ in 0..SETTLE_LOOKS_MAX {
         std::thread::sleep(SETTLE_PAUSE);
-        let slab_bytes = KernelMemory::now().slab_bytes;
-        unchanged = if slab_bytes.abs_diff(last) < SETTLE_BYTES { unchanged + 1 } else { 0 };
-        last = slab_bytes;
+        let look = KernelMemory::now();
+        let is_still = look.slab_bytes().abs_diff(last.slab_bytes()) < SETTLE_BYTES;
+        unchanged = if is_still { unchanged + 1 } else { 0 };
+        last = look;
         if unchanged == SETTLE_LOOKS {
             break;
         }
