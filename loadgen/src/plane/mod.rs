@@ -51,13 +51,14 @@ const _: () = assert!(BUFFERS as usize >= 2 * EVENTS_PER_TURN);
 /// The longest sleep: connects are paced and slow readers turn at this grain.
 const TICK_NS: u64 = 10_000_000;
 
-/// A plane whose thread is this busy naps when a turn has found little: waking for every frame
-/// would cost more than reading it. Below that it must not, as a sender on the same host pays for
-/// each wake, and the server would look better than beside another client. A nap lengthens a
-/// measured latency by at most 0.1 ms and never shortens one.
+/// A plane whose thread is this busy naps when a turn has found little, as a network card holds its
+/// interrupts back for some tens of microseconds: waking for every frame would cost more than
+/// reading it, and a sender on the same host pays for each wake as no remote viewer's server does.
+/// Below that it wakes for every frame, as any epoll client would, so that light loads can be
+/// compared with one. A nap lengthens a measured latency by at most 0.1 ms and never shortens one.
 pub(crate) const NAP: Duration = Duration::from_micros(50);
 pub(crate) const NAP_EVENTS_MIN: usize = 16;
-const BUSY_PERCENT: u64 = 60;
+const BUSY_PERCENT: u64 = 25;
 /// How often that is judged.
 const PACE_NS: u64 = 50_000_000;
 
