@@ -51,11 +51,6 @@ pub(crate) enum Command {
         /// Whether all viewers are meant.
         everyone: bool,
     },
-    /// Post this many comments into each event, each publisher as fast as it sees its own.
-    Fill {
-        /// Comments an event.
-        comments_per_event: u32,
-    },
     /// From `from_ns` on, post this many comments a second into each event; 0 stops.
     Rate {
         /// Comments a second and event.

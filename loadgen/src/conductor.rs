@@ -12,10 +12,11 @@ use crate::clock::now_ns;
 use crate::command::{Command, Leave};
 use crate::crew::{Crew, Silent};
 use crate::observer::{Observer, Snapshot};
+use crate::probe::metrics;
 use crate::report::{Highest, Latency, Sample, Step};
-use crate::scenario::{Parameters, Scenario};
+use crate::scenario::{Parameters, Scenario, Speak};
 use crate::slo::{Level, Measured};
-use crate::tally::{Counters, Tally, latency_histogram};
+use crate::tally::{Counters, Tally, Window};
 
 /// How often the planes are asked for their numbers.
 const LOOK: Duration = Duration::from_millis(250);
@@ -27,6 +28,8 @@ const SATURATED_PERCENT: f64 = 90.0;
 const DISTURBED_PERCENT: f64 = 15.0;
 /// Posts later than this (99th percentile) mean that the load generator was, in seconds.
 const SLIPPAGE_MAX_SECS: f64 = 0.05;
+/// The knee is found when the rate that broke is at most this much above the one that held.
+const KNEE_PRECISION: f64 = 1.1;
 
 /// Why a run ended early.
 #[derive(Debug, thiserror::Error)]
@@ -98,40 +101,53 @@ impl Conductor<'_> {
     }
 
     fn fill(&mut self) -> Result<(), Abort> {
-        let before = self.look("fill")?;
         let p = self.parameters;
-        self.crew.tell(&Command::Fill { comments_per_event: p.fill_per_event });
+        let from_ns = now_ns() + LEAD_NS;
+        self.crew.tell(&Command::Rate { per_event: p.fill_rate, from_ns });
         let wanted = u64::from(p.fill_per_event) * u64::from(p.events);
-        let answered = |tally: &Tally| {
-            tally.counters.acks + tally.counters.posts_refused - before.counters.acks
+        let secs = f64::from(p.fill_per_event) / p.fill_rate * 2.0 + 10.0;
+        self.watch("fill", secs, |tally| tally.counters.posts >= wanted)?;
+        self.crew.tell(&Command::Rate { per_event: 0.0, from_ns });
+        let tally = self.drain()?;
+        let done = match p.speak {
+            // A generic server acknowledges by delivering.
+            Speak::Generic => tally.counters.posts - tally.behind.min(tally.counters.posts),
+            Speak::Json | Speak::Rkyv => tally.counters.acks,
         };
-        let tally = self.watch("fill", 120.0, |tally| answered(tally) >= wanted)?;
-        match answered(&tally) {
-            done if done < wanted => Err(Abort::NotFilled { done, wanted }),
-            _ => Ok(()),
+        if done < wanted {
+            return Err(Abort::NotFilled { done, wanted });
         }
+        Ok(())
     }
 
-    /// Steps of rising rate until a level breaks; the first step has been made and held.
+    /// Steps of rising rate until a level breaks, then between the last that held and the first
+    /// that did not, until those are close; the first step has been made and held.
     fn rise(&mut self) -> Result<(), Abort> {
         let p = self.parameters;
-        let mut rate = p.rate;
+        let mut held = p.rate;
+        let mut broke: Option<f64> = None;
         let mut best = 0;
         let mut stopped_by = format!("all {} steps held", p.steps_max);
         for _ in 0..p.steps_max {
-            rate *= p.step_factor;
+            let rate = match broke {
+                None => held * p.step_factor,
+                Some(broke) if broke / held <= KNEE_PRECISION => break,
+                Some(broke) => (held * broke).sqrt(),
+            };
             let holds = self.step(format!("x{:.2}", rate / p.rate), rate, p.step_secs)?;
-            let step = self.findings.steps.last().expect("a step was just made");
-            if !holds {
-                let broken = step.verdicts.iter().find(|verdict| !verdict.holds);
-                let broken = broken.map_or("loss", |verdict| verdict.level.as_str());
-                stopped_by = format!("then {broken} broke at {rate:.2} comments/s an event");
-                if step.is_client_limited {
-                    stopped_by += "; client-limited, so the server may hold more";
-                }
-                break;
+            if holds {
+                held = rate;
+                best = self.findings.steps.len() - 1;
+                continue;
             }
-            best = self.findings.steps.len() - 1;
+            let step = self.findings.steps.last().expect("a step was just made");
+            let broken = step.verdicts.iter().find(|verdict| !verdict.holds);
+            let broken = broken.map_or("loss", |verdict| verdict.level.as_str());
+            stopped_by = format!("{broken} broke at {rate:.2} comments/s an event");
+            if step.is_client_limited {
+                stopped_by += "; client-limited, so the server may hold more";
+            }
+            broke = Some(rate);
         }
         let step = &self.findings.steps[best];
         let (rate, deliveries_per_sec) = (step.rate, step.deliveries_per_sec);
@@ -159,16 +175,16 @@ impl Conductor<'_> {
         let end = self.observer.snapshot();
         self.crew.tell(&Command::Rate { per_event: 0.0, from_ns });
         let tally = self.drain()?;
-        let histogram =
-            tally.windows.get(window).map_or_else(latency_histogram, |w| w.latency.clone());
+        let window = tally.windows.get(window).cloned();
+        let window = window.unwrap_or_else(|| Window::new(0, 0));
         let mut counters = tally.counters.since(&before.counters);
         // What is lost is what is lost now; a tail judged earlier may have come since.
         counters.lost = tally.counters.lost.saturating_sub(before.counters.lost);
         let shares = Shares { start, end, start_tally, end_tally, memory };
         let step =
-            self.judge_step(label, rate, counters, tally.live, &histogram, returns_secs, &shares);
+            self.judge_step(label, rate, counters, tally.live, &window, returns_secs, &shares);
         let holds = step.holds;
-        self.findings.histograms.push((step.label.clone(), histogram));
+        self.findings.histograms.push((step.label.clone(), window.latency));
         self.findings.steps.push(step);
         Ok(holds)
     }
@@ -224,7 +240,7 @@ impl Conductor<'_> {
         rate: f64,
         counters: Counters,
         connections: u64,
-        histogram: &Histogram<u64>,
+        window: &Window,
         returns_secs: Vec<f64>,
         shares: &Shares,
     ) -> Step {
@@ -236,17 +252,26 @@ impl Conductor<'_> {
         let loadgen = crate::report::LoadgenUse {
             busiest_percent: (end_tally.cpu_us_max - start_tally.cpu_us_max) as f64 / secs / 1e4,
             us_per_delivery: per_delivery((end_tally.cpu_us - start_tally.cpu_us) as f64),
-            slippage_p99_secs: end_tally.slippage.value_at_quantile(0.99) as f64 / 1e6,
+            slippage_p99_secs: window.slippage.value_at_quantile(0.99) as f64 / 1e6,
         };
         let server = self.observer.server_use(start, end, memory, connections, deliveries);
+        let metrics = metrics::growth(&start.metrics, &end.metrics);
+        let shards_percent = metrics::shards_percent(&metrics, secs);
+        let shards_mean = shards_percent.iter().sum::<f64>() / shards_percent.len() as f64;
+        let growth = crate::growth::of(&self.findings.samples, &label);
         let measured = Measured {
-            latency: histogram,
+            latency: &window.latency,
             counters: &counters,
             connections,
-            cpu_percent: server.as_ref().map(|server| server.cpu_percent),
+            // Of a server elsewhere only what it says of itself.
+            cpu_percent: server
+                .as_ref()
+                .map(|server| server.cpu_percent)
+                .or((!shards_percent.is_empty()).then_some(shards_mean)),
             memory_bytes: server.as_ref().map(|server| {
                 server.user_bytes_per_connection + server.kernel_bytes_per_connection
             }),
+            growth_bytes: growth.map(|growth| growth.bytes),
         };
         let verdicts: Vec<_> = self.levels.iter().map(|level| level.judge(measured)).collect();
         let is_clean = counters.lost == 0
@@ -258,14 +283,16 @@ impl Conductor<'_> {
             && counters.resumes_incomplete == 0;
         let is_client_limited = loadgen.busiest_percent >= SATURATED_PERCENT
             || loadgen.slippage_p99_secs > SLIPPAGE_MAX_SECS;
-        let is_server_limited =
-            server.as_ref().is_some_and(|server| server.cpu_percent >= SATURATED_PERCENT);
+        let is_server_limited = server.as_ref().is_some_and(|s| s.cpu_percent >= SATURATED_PERCENT)
+            || shards_percent.iter().any(|&percent| percent >= SATURATED_PERCENT);
         let disturbed_percent = server.as_ref().map_or(0.0, |server| server.disturbed_percent);
         let limit = match (is_client_limited, is_server_limited) {
             (true, false) => "client-limited".to_owned(),
             (true, true) => "both saturated".to_owned(),
             (false, true) => "server saturated".to_owned(),
-            (false, false) if server.is_none() => "server not measured".to_owned(),
+            (false, false) if server.is_none() && shards_percent.is_empty() => {
+                "server not measured".to_owned()
+            }
             (false, false) if disturbed_percent >= DISTURBED_PERCENT => {
                 format!("disturbed: others took {disturbed_percent:.0} % of the server's CPUs")
             }
@@ -277,14 +304,16 @@ impl Conductor<'_> {
             secs,
             connections,
             deliveries_per_sec: deliveries / secs,
-            latency: Latency::of(histogram),
+            latency: Latency::of(&window.latency),
             holds: is_clean && verdicts.iter().all(|verdict| verdict.holds),
-            metrics: crate::probe::metrics::growth(&start.metrics, &end.metrics),
+            metrics,
+            shards_percent,
             limit,
             is_client_limited: is_client_limited && !is_server_limited,
             counters,
             server,
             loadgen,
+            growth,
             returns_secs,
             verdicts,
         }

@@ -24,10 +24,16 @@ pub(crate) struct Crew {
     ports: Vec<PlanePort>,
 }
 
-/// A plane did not answer.
+/// A plane did not answer, or not what it was asked.
 #[derive(Debug, thiserror::Error)]
-#[error("a load generator thread did not answer for 30 s; its CPU may be taken by another process")]
-pub(crate) struct Silent;
+pub(crate) enum Silent {
+    #[error("{0} did not answer for 30 s; its CPU may be taken by another process")]
+    Slow(String),
+    #[error("{0} is gone: it was ended, or the way to it is broken")]
+    Gone(String),
+    #[error("a worker answered another question; is it of this version?")]
+    Confused,
+}
 
 impl Crew {
     /// Starts one plane on each CPU.
@@ -56,10 +62,10 @@ impl Crew {
     pub(crate) fn ask(&self, command: &Command) -> Result<Answer, Silent> {
         self.tell(command);
         let mut answers = self.ports.iter().map(answer);
-        let mut merged = answers.next().ok_or(Silent)??;
+        let mut merged = answers.next().expect("a crew has a plane")?;
         for more in answers {
             if !merged.merge(&more?) {
-                return Err(Silent);
+                return Err(Silent::Confused);
             }
         }
         Ok(merged)
@@ -74,14 +80,14 @@ impl Crew {
     pub(crate) fn judge(&self) -> Result<Tally, Silent> {
         match self.ask(&Command::Heads)? {
             Answer::Heads(heads) => self.ask_tally(&Command::Judge { heads }),
-            Answer::Tally(_) => Err(Silent),
+            Answer::Tally(_) => Err(Silent::Confused),
         }
     }
 
     fn ask_tally(&self, command: &Command) -> Result<Tally, Silent> {
         match self.ask(command)? {
             Answer::Tally(tally) => Ok(*tally),
-            Answer::Heads(_) => Err(Silent),
+            Answer::Heads(_) => Err(Silent::Confused),
         }
     }
 }
@@ -99,7 +105,8 @@ impl Drop for Crew {
 fn answer(port: &PlanePort) -> Result<Answer, Silent> {
     match port.answers.recv_timeout(PATIENCE) {
         Ok(answer) => Ok(answer),
-        Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Err(Silent),
+        Err(RecvTimeoutError::Timeout) => Err(Silent::Slow(port.name.clone())),
+        Err(RecvTimeoutError::Disconnected) => Err(Silent::Gone(port.name.clone())),
     }
 }
 
@@ -126,7 +133,8 @@ fn start_plane(cpu: usize, plan: PlanePlan) -> io::Result<PlanePort> {
         io::Error::other(format!("cannot start a load generator thread on CPU {cpu}: {error}"))
     })?;
     let waker = started.recv().map_err(|_| io::Error::other("a plane ended at its start"))??;
-    Ok(PlanePort { commands, answers, waker: Some(waker) })
+    let name = format!("the load generator thread on CPU {cpu}");
+    Ok(PlanePort { name, commands, answers, waker: Some(waker) })
 }
 
 fn report_start<T>(ready: &Sender<io::Result<T>>, result: io::Result<T>) {

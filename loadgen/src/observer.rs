@@ -7,6 +7,7 @@ use hdrhistogram::Histogram;
 use crate::cli::Progress;
 use crate::clock::{now_ns, process_cpu_us};
 use crate::probe::calibrate::Calibration;
+use crate::probe::cpus::Others;
 use crate::probe::kernel::KernelMemory;
 use crate::probe::metrics::{self, Metrics};
 use crate::probe::process::{CpuTime, Process};
@@ -18,14 +19,23 @@ use crate::tally::{Counters, Tally, latency_histogram};
 pub(crate) struct Snapshot {
     pub(crate) time_ns: u64,
     cpu: CpuTime,
+    others: Others,
     pub(crate) metrics: Metrics,
 }
 
 /// The server's memory at one instant.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Memory {
     pss_bytes: u64,
     kernel: KernelMemory,
+}
+
+impl Memory {
+    /// By how much the kernel's books have grown, both ends of connections, in bytes.
+    fn kernel_growth(&self, earlier: &Self) -> f64 {
+        let tcp = self.kernel.tcp_bytes as f64 - earlier.kernel.tcp_bytes as f64;
+        self.kernel.slab_growth(&earlier.kernel) as f64 + tcp
+    }
 }
 
 /// The watcher.
@@ -90,6 +100,7 @@ impl Observer {
             admin => metrics::fetch(admin).unwrap_or_default(),
         };
         Snapshot {
+            others: self.server.as_ref().map(|s| Others::now(s.pid)).unwrap_or_default(),
             time_ns: now_ns(),
             cpu: self.server.as_ref().map(Process::cpu_time).unwrap_or_default(),
             metrics,
@@ -115,30 +126,27 @@ impl Observer {
         let micros = (end.time_ns - start.time_ns) as f64 / 1e3;
         let percent = |after: u64, before: u64| (after - before) as f64 / micros * 100.0;
         let process_percent = percent(end.cpu.process_us, start.cpu.process_us);
-        let irq_percent = percent(end.cpu.irq_us, start.cpu.irq_us);
-        let busy_percent = percent(end.cpu.busy_us, start.cpu.busy_us);
-        // Where the kernel does not account interrupts apart, the scheduler's time contains the
-        // softirqs already; then the sum would exceed all that the CPUs did.
-        let used_percent = (process_percent + irq_percent).min(busy_percent.max(process_percent));
+        let unused_percent = percent(end.cpu.unused_us, start.cpu.unused_us);
+        let busy_percent = (100.0 * server.cpus.len() as f64 - unused_percent).max(process_percent);
+        let others_percent = percent(end.others.used_us(&start.others, &server.cpus), 0);
+        let used_percent = (busy_percent - others_percent).max(process_percent);
         let cpus = server.cpus.len().max(1) as f64;
         let cpu_percent = used_percent / cpus;
-        let disturbed_percent = busy_percent / cpus - cpu_percent;
+        let disturbed_percent = others_percent / cpus;
         let process_us = (end.cpu.process_us - start.cpu.process_us) as f64;
         let each = |bytes: f64| bytes / connections.max(1) as f64;
         let client_half = self.calibration.map_or(0.0, |c| c.client_half_bytes);
         let grown = |after: u64, before: u64| after as f64 - before as f64;
-        let slab = grown(memory.kernel.slab_bytes, self.baseline.kernel.slab_bytes);
-        let tcp = grown(memory.kernel.tcp_bytes, self.baseline.kernel.tcp_bytes);
+        let kernel = memory.kernel_growth(&self.baseline);
         Some(ServerUse {
             cpu_percent,
             process_percent,
-            irq_percent,
             busy_percent,
             disturbed_percent,
             cpu_us_per_delivery: (deliveries > 0.0).then(|| process_us / deliveries),
             pss_bytes: memory.pss_bytes,
             user_bytes_per_connection: each(grown(memory.pss_bytes, self.baseline.pss_bytes)),
-            kernel_bytes_per_connection: each(slab + tcp) - client_half,
+            kernel_bytes_per_connection: each(kernel) - client_half,
         })
     }
 
@@ -159,12 +167,11 @@ impl Observer {
             false => self.recent.value_at_quantile(q) as f64 / 1e6,
         };
         let server_us = cpu.process_us.saturating_sub(self.last_cpu.process_us);
-        let kernel = memory.kernel.slab_bytes + memory.kernel.tcp_bytes;
-        let kernel_base = self.baseline.kernel.slab_bytes + self.baseline.kernel.tcp_bytes;
+        let kernel = memory.kernel_growth(&self.baseline);
         let client_half = self.calibration.map_or(0.0, |c| c.client_half_bytes);
         let user = memory.pss_bytes as f64 - self.baseline.pss_bytes as f64;
         let bytes_per_connection = (self.server.is_some() && tally.live > 0)
-            .then(|| (user + kernel as f64 - kernel_base as f64) / tally.live as f64 - client_half);
+            .then(|| (user + kernel) / tally.live as f64 - client_half);
         let sample = Sample {
             bytes_per_connection,
             secs: (now - self.started_ns) as f64 / 1e9,
@@ -178,7 +185,7 @@ impl Observer {
             server_cpu_percent: self.server.is_some().then(|| server_us as f64 / secs / 1e4),
             loadgen_cpu_percent: (loadgen_us - self.last_loadgen_us) as f64 / secs / 1e4,
             user_bytes: self.server.is_some().then_some(memory.pss_bytes),
-            kernel_bytes: self.server.is_some().then(|| kernel.saturating_sub(kernel_base)),
+            kernel_bytes: self.server.is_some().then_some(kernel.max(0.0) as u64),
         };
         self.recent.reset();
         self.last_ns = now;
@@ -190,29 +197,33 @@ impl Observer {
     }
 
     fn show(&self, sample: &Sample, tally: &Tally) {
-        let (start, end) = match self.progress {
-            Progress::Off => return,
-            Progress::Auto => ("\r\x1b[K", ""),
-            Progress::Lines => ("", "\n"),
-        };
         let server =
             sample.server_cpu_percent.map_or(String::new(), |cpu| format!(" server {cpu:.0}%"));
-        // A progress line that cannot be written is not worth ending a run for.
-        let _ = write!(
-            std::io::stderr(),
-            "{start}{:6.1}s {:<8} {:>6} live {:>8.0} deliv/s {:>6.0} posts/s p50 {} p99 {} max {}{server} \
-             loadgen {:.0}% lost {}{end}",
+        let mut line = format!(
+            "{:6.1}s {:<8} {:>6} live {:>7.0} dlv/s {:>5} p50 {:>5} p99 {:>5} max lost {}{server} \
+             loadgen {:.0}% {:.0} posts/s",
             sample.secs,
             sample.phase,
             sample.connections,
             sample.deliveries_per_sec,
-            sample.posts_per_sec,
             time(sample.p50),
             time(sample.p99),
             time(sample.max),
-            sample.loadgen_cpu_percent,
             tally.counters.lost,
+            sample.loadgen_cpu_percent,
+            sample.posts_per_sec,
         );
+        let (start, end) = match self.progress {
+            Progress::Off => return,
+            Progress::Auto => {
+                // A line that wraps cannot be written over.
+                line.truncate(terminal_columns());
+                ("\r\x1b[K", "")
+            }
+            Progress::Lines => ("", "\n"),
+        };
+        // A progress line that cannot be written is not worth ending a run for.
+        let _ = write!(std::io::stderr(), "{start}{line}{end}");
     }
 
     /// Leaves the progress line behind.
@@ -221,4 +232,10 @@ impl Observer {
             eprintln!();
         }
     }
+}
+
+/// Columns of the terminal that standard error is.
+fn terminal_columns() -> usize {
+    let size = rustix::termios::tcgetwinsize(std::io::stderr());
+    size.map_or(80, |size| usize::from(size.ws_col)).max(40)
 }

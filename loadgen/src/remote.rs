@@ -163,7 +163,7 @@ pub(crate) fn enlist(addresses: &[String], setup: &Setup) -> Result<Workers, Str
             other => return Err(format!("worker {address} answered {other:?}")),
         }
         first_share += planes;
-        workers.ports.push(port(wire));
+        workers.ports.push(port(address, wire));
     }
     Ok(workers)
 }
@@ -195,7 +195,7 @@ fn clock_offset(wire: &mut Wire) -> io::Result<(i64, u64)> {
 }
 
 /// A port whose commands go over the wire; a thread carries them.
-fn port(mut wire: Wire) -> PlanePort {
+fn port(address: &str, mut wire: Wire) -> PlanePort {
     let (commands, inbox) = channel::<Command>();
     let (outbox, answers) = channel();
     std::thread::spawn(move || {
@@ -214,5 +214,5 @@ fn port(mut wire: Wire) -> PlanePort {
             }
         }
     });
-    PlanePort { commands, answers, waker: None }
+    PlanePort { name: format!("worker {address}"), commands, answers, waker: None }
 }

@@ -17,13 +17,15 @@ use crate::probe::process::Process;
 use crate::remote::{Setup, enlist, work as work_for};
 use crate::report::{FORMAT, Latency, Machine, Report, files, table};
 use crate::scenario::{Parameters, Speak};
+use crate::sources::Sources;
 use crate::wire::{Dialect, Templates};
 
 /// How memory is counted; part of every report.
 const MEMORY_METHOD: &str = "user: growth of the server's PSS (smaps_rollup) since before the first \
-connection; kernel: growth of all slab caches (whole pages) and of TCP buffers (sockstat) on this host, \
-less the client half of each connection, which a calibration of plain and of viewer socket pairs measures \
-before the run; read under load at the end of each window";
+connection; kernel: growth of the live objects of all slab caches but those of files, processes and TIME_WAIT, \
+each with its share of the slab's pages (slabinfo; caches that shrank are left out), and of TCP buffers (sockstat) on this host, less the client half of \
+each connection, which is measured before the run: pairs of plain sockets whose client ends are reset leave the cost \
+of an accepted end, pairs with a viewer's client end then tell that end's; read under load at the end of each window";
 /// How clocks are compared; part of every report.
 const CLOCK_METHOD: &str =
     "CLOCK_MONOTONIC of this host for due instants and receipts; error below a microsecond";
@@ -57,7 +59,10 @@ pub(crate) fn run(options: &Run) -> Result<bool, String> {
         clock_offset_ns: 0,
     };
     let mut calibration = match &server {
-        Some(_) => Some(calibrate().map_err(|error| format!("the calibration failed: {error}"))?),
+        Some(_) => Some(
+            calibrate(parameters.viewers, descriptors_max)
+                .map_err(|error| format!("the calibration failed: {error}"))?,
+        ),
         None => None,
     };
     let own_before = own_pss_bytes();
@@ -156,11 +161,7 @@ fn start_crew(
     descriptors_max: u64,
 ) -> Result<Crew, String> {
     let viewers = setup.parameters.viewers;
-    let sources = match source_ip {
-        Some(text) => clients::parse_sources(text)?,
-        None => clients::default_sources(setup.target, viewers),
-    };
-    clients::check_sources(&sources, viewers)?;
+    let sources = Sources::new(source_ip, setup.target, viewers)?;
     let plans = cpus.iter().zip(setup.first_share..).map(|(&cpu, share)| {
         let plan = PlanePlan {
             parameters: setup.parameters.clone(),
@@ -240,7 +241,9 @@ fn choose_cpus(wanted: &[usize]) -> Result<Vec<usize>, String> {
         [] => vec![count - 1],
         cpus => cpus.to_vec(),
     };
-    pin(&cpus).map_err(|error| format!("cannot use CPUs {cpus:?}: {error}"))?;
+    pin(&cpus).map_err(|error| {
+        format!("cannot use CPUs {cpus:?}, this process may run on {count}: {error}")
+    })?;
     Ok(cpus)
 }
 
@@ -263,12 +266,13 @@ pub(crate) fn floor(options: &FloorOptions) -> Result<bool, String> {
         pin(&others).map_err(|error| format!("cannot use CPUs {others:?}: {error}"))?;
     }
     let floor = crate::floor::measure(receivers).map_err(|error| error.to_string())?;
-    let ratio = floor.ring_us / floor.epoll_us;
+    let (woken, busy) = (floor.woken_us / floor.epoll_us, floor.busy_us / floor.epoll_us);
     println!(
-        "CPU a received comment: epoll {:.2} us, loadgen {:.2} us, ratio {ratio:.2}",
-        floor.epoll_us, floor.ring_us
+        "CPU a received comment: epoll {:.2} us; loadgen woken by each {:.2} us, ratio {woken:.2}; loadgen \
+         when busy {:.2} us, ratio {busy:.2}",
+        floor.epoll_us, floor.woken_us, floor.busy_us
     );
-    Ok(ratio <= 1.0)
+    Ok(busy <= 1.0)
 }
 
 fn own_pss_bytes() -> u64 {

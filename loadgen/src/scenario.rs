@@ -119,6 +119,8 @@ parameters! {
     arrivals: Arrivals = Arrivals::Fixed,
     /// Comments each event is filled with before everyone connects, so that logs are not fresh.
     fill_per_event: u32 = 0,
+    /// Comments a second in each event while it is filled.
+    fill_rate: f64 = 4.0,
     /// History each joining viewer asks for, in comments.
     history: u32 = 0,
     /// Connects begun a second.
@@ -131,7 +133,7 @@ parameters! {
     duration_secs: f64 = 20.0,
     /// Seconds that stragglers may take after the last comment.
     drain_secs: f64 = 10.0,
-    /// Factor from one step of a rising rate to the next.
+    /// Factor from one step of a rising rate to the next; after the first that breaks, steps halve the distance.
     step_factor: f64 = 1.25,
     /// Seconds of each step; 0: no rising rate.
     step_secs: f64 = 0.0,
@@ -170,7 +172,7 @@ impl Parameters {
                 viewers: 50_000,
                 events: 1_000,
                 zipf: 1.0,
-                fill_per_event: 200,
+                fill_per_event: 120,
                 warmup_secs: 4.0,
                 step_factor: 1.4,
                 step_secs: 5.0,
@@ -221,9 +223,12 @@ impl Parameters {
                 viewers: 20_000,
                 events: 500,
                 zipf: 1.0,
+                fill_per_event: 240,
+                warmup_secs: 60.0,
                 duration_secs: 4.0 * 3_600.0,
                 bounce_share: 0.001,
                 bounce_secs: 1.0,
+                slo: "loss=0,growth<=16MB".to_owned(),
                 ..base
             },
             Scenario::Resume => Self {
@@ -259,8 +264,14 @@ impl Parameters {
         if u64::from(self.publishers) * u64::from(self.events) >= 1 << 24 {
             return Err("more than 16 million publishers do not fit the marker".to_owned());
         }
-        if self.rate < 0.0 || !self.rate.is_finite() || self.connects_per_sec == 0 {
-            return Err("--rate and --connects-per-sec are positive numbers".to_owned());
+        let is_rate = |rate: f64| rate >= 0.0 && rate.is_finite();
+        if !is_rate(self.rate) || !is_rate(self.fill_rate) || self.connects_per_sec == 0 {
+            return Err(
+                "--rate, --fill-rate and --connects-per-sec are positive numbers".to_owned()
+            );
+        }
+        if self.step_secs > 0.0 && self.step_factor <= 1.0 {
+            return Err("--step-factor is above 1".to_owned());
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ enum Measure {
     Reordered,
     Cpu,
     Memory,
+    Growth,
     Connections,
     Closed,
     Errors,
@@ -43,7 +44,10 @@ pub(crate) struct Measured<'a> {
     pub(crate) counters: &'a crate::tally::Counters,
     pub(crate) connections: u64,
     pub(crate) cpu_percent: Option<f64>,
+    /// A connection.
     pub(crate) memory_bytes: Option<f64>,
+    /// Of the whole server, over the window.
+    pub(crate) growth_bytes: Option<f64>,
 }
 
 const COMPARISONS: [&str; 6] = ["<=", ">=", "==", "<", ">", "="];
@@ -70,13 +74,14 @@ fn parse_level(item: &str) -> Result<Level, String> {
         "reordered" => Measure::Reordered,
         "cpu" => Measure::Cpu,
         "memory" => Measure::Memory,
+        "growth" => Measure::Growth,
         "connections" => Measure::Connections,
         "closed" => Measure::Closed,
         "errors" => Measure::Errors,
         other => {
             return Err(format!(
                 "{other:?} is not a service level; there are p50 p90 p95 p99 p99.9 p99.99 max loss \
-                 duplicates reordered cpu memory connections closed errors"
+                 duplicates reordered cpu memory growth connections closed errors"
             ));
         }
     };
@@ -92,11 +97,15 @@ fn parse_value(text: &str, measure: Measure) -> Result<f64, String> {
         (Measure::Percentile(_) | Measure::Max, "us") => 1e-6,
         (Measure::Percentile(_) | Measure::Max, "ms") => 1e-3,
         (Measure::Percentile(_) | Measure::Max, "s") | (Measure::Cpu, "%") => 1.0,
-        (Measure::Memory, "B") => 1.0,
-        (Measure::Memory, "KB") => 1_024.0,
-        (Measure::Memory, "MB") => 1_024.0 * 1_024.0,
-        (Measure::Percentile(_) | Measure::Max | Measure::Cpu | Measure::Memory, _) => {
-            return Err(format!("{text:?} needs a unit: us, ms, s; %; B, KB, MB"));
+        (Measure::Memory | Measure::Growth, "B") => 1.0,
+        (Measure::Memory | Measure::Growth, "KB") => 1_024.0,
+        (Measure::Memory | Measure::Growth, "MB") => 1_024.0 * 1_024.0,
+        (Measure::Percentile(_) | Measure::Max, _) => {
+            return Err(format!("{text:?} needs a unit: us, ms, s"));
+        }
+        (Measure::Cpu, _) => return Err(format!("{text:?} needs the unit %")),
+        (Measure::Memory | Measure::Growth, _) => {
+            return Err(format!("{text:?} needs a unit: B, KB, MB"));
         }
         (_, "") => 1.0,
         _ => return Err(format!("{text:?} is a count and has no unit")),
@@ -121,6 +130,7 @@ impl Level {
             Measure::Reordered => Some(counters.reordered as f64),
             Measure::Cpu => measured.cpu_percent,
             Measure::Memory => measured.memory_bytes,
+            Measure::Growth => measured.growth_bytes,
             Measure::Connections => Some(measured.connections as f64),
             Measure::Closed => Some(counters.closed_unexpectedly as f64),
             Measure::Errors => Some((counters.protocol_errors + counters.disagreements) as f64),
@@ -152,6 +162,7 @@ mod tests {
             connections: 50_000,
             cpu_percent: Some(69.5),
             memory_bytes: Some(8_000.0),
+            growth_bytes: Some(-2_000_000.0),
         };
         parse(text).unwrap().iter().all(|level| level.judge(measured).holds)
     }
@@ -165,6 +176,7 @@ mod tests {
             "loss=3",
             "cpu<70%",
             "memory<8KB",
+            "growth<=1MB",
             "connections>=50000,closed=0,errors==0",
             "",
         ] {
@@ -185,8 +197,9 @@ mod tests {
             connections: 0,
             cpu_percent: None,
             memory_bytes: None,
+            growth_bytes: None,
         };
-        for text in ["cpu<70%", "memory<8KB", "p99<1s"] {
+        for text in ["cpu<70%", "memory<8KB", "growth<1MB", "p99<1s"] {
             let verdict = parse(text).unwrap()[0].judge(nothing);
             assert_eq!((verdict.measured, verdict.holds), (None, false), "{text}");
         }
@@ -194,7 +207,7 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused_with_a_hint() {
-        for bad in ["p99", "p98<1ms", "p99<250", "loss<1KB", "cpu<70", "memory<x"] {
+        for bad in ["p99", "p98<1ms", "p99<250", "loss<1KB", "cpu<70", "memory<x", "growth<1"] {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }

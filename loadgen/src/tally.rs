@@ -104,6 +104,16 @@ pub(crate) struct Window {
     /// Latencies of its comments, all viewers together.
     #[serde(with = "compressed")]
     pub(crate) latency: Histogram<u64>,
+    /// How late its posts left, after their due instant.
+    #[serde(with = "compressed")]
+    pub(crate) slippage: Histogram<u64>,
+}
+
+impl Window {
+    /// A window of comments due from `from_ns` to `to_ns`.
+    pub(crate) fn new(from_ns: u64, to_ns: u64) -> Self {
+        Self { from_ns, to_ns, latency: latency_histogram(), slippage: latency_histogram() }
+    }
 }
 
 /// Everything a plane hands out: its numbers so far.
@@ -157,10 +167,23 @@ impl Tally {
     pub(crate) fn delivered(&mut self, due_ns: u64, now_ns: u64) {
         let latency_us = now_ns.saturating_sub(due_ns) / 1_000;
         record(&mut self.recent, latency_us);
-        let due_in = |window: &&mut Window| window.from_ns <= due_ns && due_ns < window.to_ns;
-        if let Some(window) = self.windows.iter_mut().rev().find(due_in) {
+        if let Some(window) = self.window_of(due_ns) {
             record(&mut window.latency, latency_us);
         }
+    }
+
+    /// Counts how late one post left: in the stretch it was due in, and over the whole run.
+    pub(crate) fn posted(&mut self, due_ns: u64, now_ns: u64) {
+        let late_us = now_ns.saturating_sub(due_ns) / 1_000;
+        record(&mut self.slippage, late_us);
+        if let Some(window) = self.window_of(due_ns) {
+            record(&mut window.slippage, late_us);
+        }
+    }
+
+    fn window_of(&mut self, due_ns: u64) -> Option<&mut Window> {
+        let due_in = |window: &&mut Window| window.from_ns <= due_ns && due_ns < window.to_ns;
+        self.windows.iter_mut().rev().find(due_in)
     }
 }
 
@@ -177,7 +200,10 @@ impl Tally {
         self.connect.add(&other.connect).expect(SAME);
         for (at, window) in other.windows.iter().enumerate() {
             match self.windows.get_mut(at) {
-                Some(mine) => mine.latency.add(&window.latency).expect(SAME),
+                Some(mine) => {
+                    mine.latency.add(&window.latency).expect(SAME);
+                    mine.slippage.add(&window.slippage).expect(SAME);
+                }
                 None => self.windows.push(window.clone()),
             }
         }
@@ -227,7 +253,7 @@ mod tests {
     #[test]
     fn a_tally_survives_the_way_between_hosts_and_adds_up() {
         let mut tally = Tally::new();
-        tally.windows.push(Window { from_ns: 0, to_ns: 100, latency: latency_histogram() });
+        tally.windows.push(Window::new(0, 100));
         tally.delivered(50, 5_000_000);
         tally.delivered(100, 9_000_000);
         tally.counters.posts = 3;
@@ -242,8 +268,7 @@ mod tests {
     fn comments_count_in_the_window_they_were_due_in() {
         let mut tally = Tally::new();
         for from_ns in [1_000, 2_000] {
-            let latency = latency_histogram();
-            tally.windows.push(Window { from_ns, to_ns: from_ns + 1_000, latency });
+            tally.windows.push(Window::new(from_ns, from_ns + 1_000));
         }
         for due_ns in [999, 1_000, 1_999, 2_000, 2_999, 3_000] {
             tally.delivered(due_ns, 10_000_000);

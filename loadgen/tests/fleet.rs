@@ -37,6 +37,31 @@ impl Drop for Worker {
 }
 
 #[test]
+fn a_worker_that_dies_leaves_a_partial_report_and_its_name() {
+    let double = Double::start(&[]);
+    let (first, mut second) = (Worker::start(), Worker::start());
+    let out = folder("fleet-dead-worker");
+    let mut child = loadgen("hot", &double.address)
+        .args(["--viewers", "100", "--rate", "20", "--duration-secs", "20"])
+        .args(["--progress", "lines", "--workers"])
+        .arg(format!("{},{}", first.address, second.address))
+        .arg("--out")
+        .arg(&out)
+        .spawn()
+        .unwrap();
+    let progress = BufReader::new(child.stderr.take().unwrap());
+    let mut steady = progress.lines().filter(|line| line.as_ref().unwrap().contains("s steady "));
+    assert!(steady.next().is_some(), "the run ended before its measured window");
+    second.child.kill().unwrap();
+    let (text, passed) = outcome(&child.wait_with_output().unwrap());
+    let gone = format!("worker {} is gone", second.address);
+    assert!(!passed && text.contains(&gone), "{text}");
+    let report = report(&out);
+    assert!(report["aborted"].as_str().unwrap().starts_with(&gone));
+    assert!(report["counters"]["deliveries"].as_u64() > Some(0), "what was seen is kept");
+}
+
+#[test]
 fn two_workers_share_one_scenario_and_their_numbers_add_up() {
     let double = Double::start(&[]);
     let (first, second) = (Worker::start(), Worker::start());

@@ -11,7 +11,7 @@ fn counters_with(fault: &str) -> (serde_json::Value, bool, String) {
     let out = folder(&format!("verify-{fault}"));
     let output = loadgen("hot", &double.address)
         .args(["--viewers", "500", "--rate", "40", "--duration-secs", "1.5"])
-        .args(["--drain-secs", "1", "--out"])
+        .args(["--drain-secs", "20", "--out"])
         .arg(&out)
         .output()
         .unwrap();

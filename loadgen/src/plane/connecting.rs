@@ -8,7 +8,7 @@ use uproar_ring::Key;
 use super::crowd;
 use super::viewer::{Next, Phase, Role};
 use super::{ATTEMPTS_MAX, Lane, Plane, RETRY_NS};
-use crate::clients::{Origin, connecting_socket, explain_connect};
+use crate::clients::{connecting_socket, explain_connect};
 use crate::wire::{Dialect, upgrade};
 
 impl Plane {
@@ -45,7 +45,7 @@ impl Plane {
         self.crowd.tally.counters.connects_begun += 1;
         let (lane, slot) = self.place(viewer);
         let v = &self.crowd.viewers[viewer as usize];
-        let origin = Origin::of(&self.plan.sources, v.number, v.generation);
+        let origin = self.plan.sources.origin(v.number, v.generation);
         let opened = connecting_socket(self.plan.target, origin)
             .and_then(|socket| self.lanes[lane].ring.adopt(slot, socket));
         if let Err(error) = opened {
@@ -105,7 +105,7 @@ impl Plane {
     }
 
     /// The connection ended and nobody here wanted it to.
-    pub(super) fn lost(&mut self, viewer: u32, _now: u64) {
+    pub(super) fn lost(&mut self, viewer: u32) {
         match self.crowd.viewers[viewer as usize].phase {
             Phase::Away | Phase::Closing => {}
             Phase::Live => {

@@ -28,8 +28,6 @@ pub(super) enum Call {
     Upgraded,
     /// The connection is live.
     Live,
-    /// While logs are filled: this viewer's last post came back, or was refused.
-    Returned,
     /// End the connection: the server closed it, or broke the protocol.
     End,
     /// End the connection and try again later: the upgrade was refused.
@@ -54,8 +52,6 @@ pub(super) struct Crowd {
     /// The publisher number of viewers that post.
     pub(super) publisher_numbers: HashMap<u32, u32>,
     pub(super) run: u16,
-    /// Whether publishers fill the logs, each as fast as its own comments come back.
-    pub(super) is_filling: bool,
     pub(super) started_ns: u64,
 }
 
@@ -210,9 +206,6 @@ impl Crowd {
                     return Err(WireError::Payload);
                 }
                 self.comment(index, offset, marker, now_ns);
-                if self.is_filling && self.is_own(index, marker) {
-                    calls.push(Call::Returned);
-                }
             }
             Heard::Welcome { epoch, start, head, recovered } => {
                 self.welcome(index, epoch, start, head, recovered)?;
@@ -231,17 +224,8 @@ impl Crowd {
             Heard::Refused { code } => {
                 self.tally.counters.posts_refused += 1;
                 self.trouble(|| format!("a post was refused: {code}"));
-                if self.is_filling {
-                    calls.push(Call::Returned);
-                }
             }
-            Heard::Gap { from, to } => {
-                self.gap(index, from, to);
-                // The publisher's own comment may be among those it will never see.
-                if self.is_filling && self.publisher_numbers.contains_key(&index) {
-                    calls.push(Call::Returned);
-                }
-            }
+            Heard::Gap { from, to } => self.gap(index, from, to),
             Heard::Drain { .. } => self.tally.counters.drains += 1,
             Heard::Unknown => {}
         }
@@ -280,12 +264,6 @@ impl Crowd {
             self.tally.delivered(marker.due_ns, now_ns);
         }
         self.agree(event, offset, marker.identity());
-    }
-
-    /// Whether the comment is one that this viewer posted in this run.
-    fn is_own(&self, index: u32, marker: Option<Marker>) -> bool {
-        let publisher = self.publisher_numbers.get(&index);
-        marker.is_some_and(|marker| marker.run == self.run && publisher == Some(&marker.publisher))
     }
 
     fn agree(&mut self, event: usize, offset: u64, identity: u64) {

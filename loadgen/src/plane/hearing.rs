@@ -82,13 +82,13 @@ impl Plane {
                 ring.recycle(buffer);
                 self.heed(viewer, now);
             }
-            (Some(viewer), Ok(None)) => self.lost(viewer, now),
+            (Some(viewer), Ok(None)) => self.lost(viewer),
             (Some(viewer), Err(error)) => match Errno::from_io_error(&error) {
                 Some(Errno::AGAIN) => {}
                 _ if is_out_of_buffers(&error) => self.crowd.tally.counters.buffers_exhausted += 1,
                 _ => {
                     self.crowd.trouble(|| format!("a connection failed: {error}"));
-                    self.lost(viewer, now);
+                    self.lost(viewer);
                 }
             },
             (None, Ok(Some(buffer))) => self.lanes[lane].ring.recycle(buffer),
@@ -126,9 +126,7 @@ impl Plane {
                     self.connects_in_flight -= 1;
                     self.crowd.went_live(viewer, now);
                 }
-                // Publishers are the first viewers, in the same order.
-                Call::Returned => self.fill(viewer as usize),
-                Call::End | Call::Refused(_) => self.lost(viewer, now),
+                Call::End | Call::Refused(_) => self.lost(viewer),
             }
         }
         self.calls = calls;

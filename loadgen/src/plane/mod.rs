@@ -16,11 +16,12 @@ mod posting;
 mod viewer;
 
 use std::collections::{HashMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::time::Duration;
 
+use socket2::SockRef;
 use uproar_ring::{Event, Key, Ring, RingConfig, Slot, Wake, Waker};
 
 use crate::audience::Audience;
@@ -28,6 +29,7 @@ use crate::clock::now_ns;
 use crate::command::{Answer, Command, Leave};
 use crate::scenario::Parameters;
 use crate::schedule::Schedule;
+use crate::sources::Sources;
 use crate::tally::{Tally, Window};
 use crate::verify::{Holes, Recent};
 use crate::wire::{Dialect, Reader};
@@ -49,13 +51,14 @@ const _: () = assert!(BUFFERS as usize >= 2 * EVENTS_PER_TURN);
 /// The longest sleep: connects are paced and slow readers turn at this grain.
 const TICK_NS: u64 = 10_000_000;
 
-/// A plane whose thread is this busy naps when a turn has found little: waking for every frame
-/// would cost more than reading it. Below that it must not, as a sender on the same host pays for
-/// each wake, and the server would look better than beside another client. A nap lengthens a
-/// measured latency by at most 0.1 ms and never shortens one.
+/// A plane whose thread is this busy naps when a turn has found little, as a network card holds its
+/// interrupts back for some tens of microseconds: waking for every frame would cost more than
+/// reading it, and a sender on the same host pays for each wake as no remote viewer's server does.
+/// Below that it wakes for every frame, as any epoll client would, so that light loads can be
+/// compared with one. A nap lengthens a measured latency by at most 0.1 ms and never shortens one.
 pub(crate) const NAP: Duration = Duration::from_micros(50);
 pub(crate) const NAP_EVENTS_MIN: usize = 16;
-const BUSY_PERCENT: u64 = 60;
+const BUSY_PERCENT: u64 = 25;
 /// How often that is judged.
 const PACE_NS: u64 = 50_000_000;
 
@@ -65,8 +68,7 @@ pub(crate) struct PlanePlan {
     pub(crate) parameters: Parameters,
     pub(crate) dialect: Dialect,
     pub(crate) target: SocketAddr,
-    /// Source addresses; empty leaves the choice to the kernel.
-    pub(crate) sources: Vec<IpAddr>,
+    pub(crate) sources: Sources,
     pub(crate) run: u16,
     /// This plane's number, and how many there are on all hosts.
     pub(crate) share: (u32, u32),
@@ -111,8 +113,6 @@ struct Publisher {
     /// Its number in the whole run.
     number: u32,
     sequence: u32,
-    /// Fill posts still to make.
-    fill_left: u32,
 }
 
 /// The state of the loop.
@@ -169,12 +169,7 @@ impl Plane {
         let indexed = || (0u32..).zip(&viewers);
         let publishers: Vec<Publisher> = indexed()
             .filter(|(_, viewer)| viewer.role == Role::Publisher)
-            .map(|(viewer, v)| Publisher {
-                viewer,
-                number: numbers[&v.number],
-                sequence: 0,
-                fill_left: 0,
-            })
+            .map(|(viewer, v)| Publisher { viewer, number: numbers[&v.number], sequence: 0 })
             .collect();
         let slow = indexed().filter(|(_, v)| v.role == Role::Slow).map(|(i, _)| i).collect();
         let lanes_needed = (viewers.len() as u32).div_ceil(plan.slots_per_ring).max(1);
@@ -198,7 +193,6 @@ impl Plane {
             fragments: HashMap::new(),
             publisher_numbers: publishers.iter().map(|p| (p.viewer, p.number)).collect(),
             run: plan.run,
-            is_filling: false,
             started_ns: now_ns(),
         };
         let schedule = Schedule::new(parameters.arrivals, parameters.seed ^ 0x5eed);
@@ -233,8 +227,7 @@ impl Plane {
         commands: &Receiver<Command>,
         answers: &Sender<Answer>,
     ) {
-        let mut completions: Vec<(usize, Event)> = Vec::new();
-        let mut batch = Vec::new();
+        let mut batches: Vec<Vec<Event>> = self.lanes.iter().map(|_| Vec::new()).collect();
         loop {
             loop {
                 match commands.try_recv() {
@@ -254,29 +247,30 @@ impl Plane {
             self.connect_some(now);
             self.read_slowly(now);
             self.flush();
-            for (lane, at) in self.lanes.iter_mut().zip(0usize..) {
+            for (lane, batch) in self.lanes.iter_mut().zip(&mut batches) {
                 lane.ring.mute();
-                lane.ring.turn(&mut batch, EVENTS_PER_TURN);
-                completions.extend(batch.drain(..).map(|event| (at, event)));
+                lane.ring.turn(batch, EVENTS_PER_TURN);
             }
-            let is_idle = completions.is_empty();
-            let arrived = completions.len();
+            let arrived: usize = batches.iter().map(Vec::len).sum();
+            if arrived == 0 {
+                self.sleep(wake, now);
+                continue;
+            }
             let now = self.now();
-            for (lane, event) in completions.drain(..) {
-                self.event(lane, event, now);
+            for (batch, lane) in batches.iter_mut().zip(0..) {
+                for event in batch.drain(..) {
+                    self.event(lane, event, now);
+                }
             }
             self.flush();
-            if is_idle {
-                self.sleep(wake);
-            } else if self.pace.is_busy(now) && arrived < NAP_EVENTS_MIN {
+            if self.pace.is_busy(now) && arrived < NAP_EVENTS_MIN {
                 std::thread::sleep(NAP);
             }
         }
     }
 
     /// Sleeps until a completion, a command or the next thing due.
-    fn sleep(&mut self, wake: &Wake) {
-        let now = self.now();
+    fn sleep(&mut self, wake: &Wake, now: u64) {
         let due = self.schedule.next_ns().unwrap_or(u64::MAX).min(now + TICK_NS);
         if due <= now {
             return;
@@ -323,48 +317,38 @@ impl Plane {
                 self.wanting = (0..count as u32).filter(away).collect();
                 self.pace_ns = self.now();
             }
-            Command::Fill { comments_per_event } => {
-                let each = comments_per_event.div_ceil(self.plan.parameters.publishers.max(1));
-                self.crowd.is_filling = true;
-                for publisher in 0..self.publishers.len() {
-                    self.publishers[publisher].fill_left = each;
-                    self.fill(publisher);
-                }
-            }
             Command::Rate { per_event, from_ns } => {
-                self.crowd.is_filling = false;
                 let rate = per_event / f64::from(self.plan.parameters.publishers.max(1));
                 self.schedule.restart(self.publishers.len() as u32, rate, from_ns);
             }
             Command::Window { from_ns, to_ns } => {
-                let latency = crate::tally::latency_histogram();
-                self.crowd.tally.windows.push(Window { from_ns, to_ns, latency });
+                self.crowd.tally.windows.push(Window::new(from_ns, to_ns));
             }
             Command::Bounce { share, leave, publishers_too } => {
                 self.bounce(share, leave, publishers_too);
             }
-            Command::Collect => return Some(self.tally()),
+            Command::Collect => return Some(Answer::Tally(Box::new(self.numbers()))),
             Command::Heads => return Some(Answer::Heads(self.crowd.heads.clone())),
             Command::Judge { heads } => {
                 let (behind, missing) = self.crowd.behind(&heads);
                 self.crowd.tally.behind = behind;
-                let Answer::Tally(mut tally) = self.tally() else { unreachable!() };
+                let mut tally = self.numbers();
                 tally.counters.lost += missing;
-                return Some(Answer::Tally(tally));
+                return Some(Answer::Tally(Box::new(tally)));
             }
             Command::Quit => unreachable!("the loop ends on it"),
         }
         None
     }
 
-    fn tally(&mut self) -> Answer {
+    fn numbers(&mut self) -> Tally {
         let tally = &mut self.crowd.tally;
         tally.counters.checked = self.crowd.reader.checked;
         tally.cpu_us = crate::clock::thread_cpu_us();
         tally.cpu_us_max = tally.cpu_us;
-        let answer = Answer::Tally(Box::new(tally.clone()));
+        let numbers = tally.clone();
         tally.recent.reset();
-        answer
+        numbers
     }
 
     fn bounce(&mut self, share: f64, leave: Leave, publishers_too: bool) {
@@ -388,8 +372,7 @@ impl Plane {
     /// Sends all that is queued.
     fn flush(&mut self) {
         let mut failed = Vec::new();
-        for at in 0..self.lanes.len() {
-            let Lane { ring, outbox } = &mut self.lanes[at];
+        for Lane { ring, outbox } in &mut self.lanes {
             let viewers = &self.crowd.viewers;
             outbox.flush(
                 ring,
@@ -401,15 +384,15 @@ impl Plane {
                 |viewer, error| failed.push((viewer, error)),
             );
         }
-        let now = self.now();
         for (viewer, error) in failed {
             self.crowd.trouble(|| crate::clients::explain_connect(&error));
-            self.lost(viewer, now);
+            self.lost(viewer);
         }
     }
 
     /// Closes every socket before the thread ends, so that the server sees the ends.
     fn quit(&mut self) {
+        self.close_by_reset();
         for viewer in 0..self.crowd.viewers.len() as u32 {
             self.end(viewer, Next::Stay);
         }
@@ -420,9 +403,37 @@ impl Plane {
     }
 }
 
+impl Plane {
+    /// Makes the closes to come resets: 50,000 connections in TIME_WAIT would hold ports and kernel
+    /// memory for a minute, and the next run would find its books moving.
+    fn close_by_reset(&mut self) {
+        let is_live = |&viewer: &u32| self.crowd.viewers[viewer as usize].phase == Phase::Live;
+        let live: Vec<u32> = (0..self.crowd.viewers.len() as u32).filter(is_live).collect();
+        let mut events = Vec::new();
+        for viewers in live.chunks(EVENTS_PER_TURN) {
+            for &viewer in viewers {
+                let (lane, slot) = self.place(viewer);
+                let key = self.key(viewer);
+                self.lanes[lane].ring.install(slot, key);
+            }
+            for lane in &mut self.lanes {
+                lane.ring.turn(&mut events, usize::MAX / 2);
+            }
+            for event in events.drain(..) {
+                if let Event::Installed { fd: Ok(fd), .. } = event {
+                    // Refused, the close is an ordinary one.
+                    let _ = SockRef::from(&fd).set_linger(Some(Duration::ZERO));
+                }
+            }
+        }
+    }
+}
+
 /// A started plane, seen from the conductor.
 #[derive(Debug)]
 pub(crate) struct PlanePort {
+    /// As a person would call it.
+    pub(crate) name: String,
     pub(crate) commands: Sender<Command>,
     pub(crate) answers: Receiver<Answer>,
     /// Wakes a plane of this process; one on another host is woken by its socket.

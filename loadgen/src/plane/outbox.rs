@@ -61,6 +61,9 @@ impl Outbox {
         mut blocked: impl FnMut(&mut Ring, u32, Slot),
         mut broken: impl FnMut(u32, io::Error),
     ) {
+        if self.parcels.is_empty() {
+            return;
+        }
         let parcels = std::mem::take(&mut self.parcels);
         for chunk in parcels.chunks(SEND_CHUNK_MAX) {
             let bytes = &self.bytes;

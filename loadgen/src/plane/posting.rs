@@ -1,9 +1,8 @@
-//! Posting: what the schedule wants, and the filling of logs before it.
+//! Posting what the schedule wants.
 
 use super::Plane;
 use super::viewer::Phase;
 use crate::marker::Marker;
-use crate::tally::record;
 use crate::wire::{Dialect, frame};
 
 impl Plane {
@@ -16,16 +15,8 @@ impl Plane {
                 self.crowd.tally.counters.posts_skipped += 1;
                 continue;
             }
-            record(&mut self.crowd.tally.slippage, (now - due.due_ns) / 1_000);
+            self.crowd.tally.posted(due.due_ns, now);
             self.post(at, due.due_ns);
-        }
-    }
-
-    /// Posts the next fill comment of a publisher, if any is left.
-    pub(super) fn fill(&mut self, at: usize) {
-        if self.publishers[at].fill_left > 0 {
-            self.publishers[at].fill_left -= 1;
-            self.post(at, self.now());
         }
     }
 

@@ -1,13 +1,11 @@
-//! The kernel's own books: slab caches, socket memory, CPU time by CPU.
+//! The kernel's own books: slab caches and socket memory.
 
+use std::collections::BTreeMap;
 use std::fs;
-
-/// Microseconds of a tick of `/proc/stat` (USER_HZ is 100 on all Linux).
-const TICK_US: u64 = 10_000;
 
 /// Caches that no socket uses and that other processes of the host grow, by how their names begin.
 /// What is not listed counts, so an unknown cache can only make the result worse.
-const UNRELATED: [&str; 27] = [
+const UNRELATED: [&str; 28] = [
     "ext4_",
     "jbd2_",
     "xfs_",
@@ -35,40 +33,79 @@ const UNRELATED: [&str; 27] = [
     "maple_node",
     "task_group",
     "bio-",
+    // Left behind by whoever closes first, for a minute: connections of the past.
+    "tw_sock_",
 ];
 
-/// Pages of slab caches and of TCP's buffers, in bytes.
-#[derive(Clone, Copy, Debug, Default)]
+/// Live objects of slab caches, and pages of TCP's buffers.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct KernelMemory {
-    /// Slab caches except those of files and processes, whole pages (`/proc/slabinfo`, which
-    /// only root may read; else `Slab:` of `/proc/meminfo`).
-    pub(crate) slab_bytes: u64,
-    /// TCP buffers (`/proc/net/sockstat`), both ends of every connection on this host.
+    /// Slab caches except those of files and processes (`/proc/slabinfo`, which only root may read;
+    /// else `Slab:` of `/proc/meminfo` as one cache). Live objects, each with its share of the slab's
+    /// pages: whole slabs would count places that others left free, and miss objects that fill them.
+    caches: BTreeMap<String, Cache>,
+    /// TCP buffers (`/proc/net/sockstat`), both ends of every connection on this host, in bytes.
     pub(crate) tcp_bytes: u64,
+}
+
+/// One slab cache.
+#[derive(Clone, Copy, Debug)]
+struct Cache {
+    objects: u64,
+    /// An object with its share of the slab's pages.
+    bytes_each: u64,
 }
 
 impl KernelMemory {
     /// Reads the books now.
     pub(crate) fn now() -> Self {
-        let slab_bytes = slabinfo_bytes().unwrap_or_else(meminfo_slab_bytes);
-        Self { slab_bytes, tcp_bytes: tcp_bytes() }
+        let caches = caches().unwrap_or_else(|| {
+            let all = Cache { objects: meminfo_slab_bytes(), bytes_each: 1 };
+            BTreeMap::from([("Slab".to_owned(), all)])
+        });
+        Self { caches, tcp_bytes: tcp_bytes() }
+    }
+
+    /// Bytes of all caches.
+    pub(crate) fn slab_bytes(&self) -> u64 {
+        self.caches.values().map(|cache| cache.objects * cache.bytes_each).sum()
+    }
+
+    /// By how much the caches have grown. One that shrank was someone else's, and must not hide what others grew by.
+    pub(crate) fn slab_growth(&self, earlier: &Self) -> u64 {
+        let grown = |(name, cache): (&String, &Cache)| {
+            cache.objects.saturating_sub(earlier.objects(name)) * cache.bytes_each
+        };
+        self.caches.iter().map(grown).sum()
+    }
+
+    /// Bytes that each of `count` equal things has cost since `earlier`: whole objects of each cache, so that what
+    /// other processes allocate and free meanwhile, less than half an object each, is not in it.
+    pub(crate) fn slab_bytes_each(&self, earlier: &Self, count: u32) -> f64 {
+        let each = self.caches.iter().map(|(name, cache)| {
+            let grown = cache.objects as f64 - earlier.objects(name) as f64;
+            // Without slabinfo objects are bytes, and there is nothing to round.
+            (grown / f64::from(count)).round().max(0.0) * cache.bytes_each as f64
+        });
+        each.sum()
+    }
+
+    fn objects(&self, name: &str) -> u64 {
+        self.caches.get(name).map_or(0, |cache| cache.objects)
     }
 }
 
-fn slabinfo_bytes() -> Option<u64> {
+fn caches() -> Option<BTreeMap<String, Cache>> {
     let text = fs::read_to_string("/proc/slabinfo").ok()?;
-    let mut bytes = 0;
-    for line in text.lines().skip(2) {
+    let related = |line: &&str| !UNRELATED.iter().any(|start| line.starts_with(start));
+    let caches = text.lines().skip(2).filter(related).map(|line| {
+        // name active objects size per-slab pages-per-slab : …
         let fields: Vec<&str> = line.split_whitespace().collect();
-        if UNRELATED.iter().any(|start| fields[0].starts_with(start)) {
-            continue;
-        }
-        // name active objects size per-slab pages-per-slab : tunables … : slabdata active slabs
-        let pages: u64 = fields.get(5)?.parse().ok()?;
-        let slabs: u64 = fields.get(14)?.parse().ok()?;
-        bytes += pages * slabs * page_bytes();
-    }
-    Some(bytes)
+        let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
+        let bytes_each = number(5)? * page_bytes() / number(4)?.max(1);
+        Some((fields[0].to_owned(), Cache { objects: number(1)?, bytes_each }))
+    });
+    caches.collect()
 }
 
 fn meminfo_slab_bytes() -> u64 {
@@ -88,36 +125,6 @@ fn page_bytes() -> u64 {
     rustix::param::page_size() as u64
 }
 
-/// CPU time by CPU, from `/proc/stat`.
-#[derive(Debug)]
-pub(crate) struct Cpus(Vec<[u64; 8]>);
-
-impl Cpus {
-    /// Reads it now.
-    pub(crate) fn now() -> Self {
-        let text = fs::read_to_string("/proc/stat").unwrap_or_default();
-        let is_digit = |c: char| c.is_ascii_digit();
-        let rows = text.lines().filter_map(|line| line.strip_prefix("cpu"));
-        let ticks = rows.filter(|row| row.starts_with(is_digit)).map(|row| {
-            let mut fields = row.split_whitespace().skip(1);
-            let mut next = || fields.next().and_then(|field| field.parse().ok()).unwrap_or(0);
-            std::array::from_fn(|_| next())
-        });
-        Self(ticks.collect())
-    }
-
-    /// Interrupt and softirq time, and all time but idle and iowait, of `cpus`, in microseconds.
-    pub(crate) fn irq_and_busy_us(&self, cpus: &[usize]) -> (u64, u64) {
-        let rows = cpus.iter().filter_map(|&cpu| self.0.get(cpu));
-        rows.fold((0, 0), |(irq, busy), row| {
-            // user nice system idle iowait irq softirq steal
-            let row_irq = row[5] + row[6];
-            let row_busy = row[0] + row[1] + row[2] + row_irq;
-            (irq + row_irq * TICK_US, busy + row_busy * TICK_US)
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,7 +132,20 @@ mod tests {
     #[test]
     fn the_host_has_books() {
         // That sockets show in them is the calibration's test: it opens enough of them, and tries again.
-        assert!(KernelMemory::now().slab_bytes > 1 << 20);
-        assert!(!Cpus::now().0.is_empty());
+        assert!(KernelMemory::now().slab_bytes() > 1 << 20);
+    }
+    #[test]
+    fn growth_is_not_hidden_by_what_others_free_and_whole_objects_are_not_blurred_by_it() {
+        let books = |sockets: u64, dentries: u64| KernelMemory {
+            caches: [("TCP", sockets, 2_500), ("dentry", dentries, 195)]
+                .map(|(name, objects, bytes_each)| (name.to_owned(), Cache { objects, bytes_each }))
+                .into(),
+            tcp_bytes: 0,
+        };
+        let (before, after) = (books(10, 50_000), books(2_010, 51_400));
+        assert_eq!(after.slab_bytes_each(&before, 1_000), 2.0 * 2_500.0 + 195.0);
+        let shrunk = books(2_010, 40_000);
+        assert_eq!(shrunk.slab_growth(&before), 2_000 * 2_500);
+        assert_eq!(shrunk.slab_bytes_each(&before, 1_000), 2.0 * 2_500.0);
     }
 }

@@ -53,6 +53,14 @@ pub(crate) fn growth(before: &Metrics, after: &Metrics) -> Metrics {
     grown.collect()
 }
 
+/// The CPU of each shard, in percent of one, from what the counters grew by in `secs`; empty when
+/// the server names no shards.
+pub(crate) fn shards_percent(grown: &Metrics, secs: f64) -> Vec<f64> {
+    let shards =
+        grown.iter().filter(|(name, _)| name.starts_with("uproar_shard_cpu_seconds_total"));
+    shards.map(|(_, cpu_secs)| cpu_secs / secs * 100.0).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,5 +73,13 @@ mod tests {
         assert_eq!(grown["a_total{shard=\"0\"}"], 7.0);
         assert_eq!(grown["c_total"], 1.5);
         assert_eq!(grown.len(), 2);
+    }
+
+    #[test]
+    fn shards_have_shares_of_a_cpu() {
+        let grown = parse(
+            "uproar_shard_cpu_seconds_total{shard=\"0\"} 5\nuproar_shard_cpu_seconds_total{shard=\"1\"} 1\nx 3\n",
+        );
+        assert_eq!(shards_percent(&grown, 10.0), [50.0, 10.0]);
     }
 }

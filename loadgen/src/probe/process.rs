@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::SocketAddr;
 
-use super::kernel::Cpus;
+use super::cpus;
 
 /// A server process on this host.
 #[derive(Clone, Debug)]
@@ -18,10 +18,8 @@ pub(crate) struct Process {
 pub(crate) struct CpuTime {
     /// Of all threads (schedstat: scheduler time, not sampled ticks).
     pub(crate) process_us: u64,
-    /// Interrupts and softirqs on the process's CPUs.
-    pub(crate) irq_us: u64,
-    /// Anything but idleness on the process's CPUs.
-    pub(crate) busy_us: u64,
+    /// Nobody's time on the process's CPUs.
+    pub(crate) unused_us: u64,
 }
 
 impl Process {
@@ -68,8 +66,7 @@ impl Process {
             schedstat.split_whitespace().next()?.parse::<u64>().ok()
         });
         let process_us = on_cpu_ns.sum::<u64>() / 1_000;
-        let (irq_us, busy_us) = Cpus::now().irq_and_busy_us(&self.cpus);
-        CpuTime { process_us, irq_us, busy_us }
+        CpuTime { process_us, unused_us: cpus::unused_us(&self.cpus) }
     }
 
     /// Proportional set size of all its memory, in bytes.

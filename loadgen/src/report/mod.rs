@@ -10,13 +10,14 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::growth::Growth;
 use crate::probe::calibrate::Calibration;
 use crate::scenario::Parameters;
 use crate::slo::Verdict;
 use crate::tally::Counters;
 
 /// The version of `report.json`.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
 
 /// A whole run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -79,11 +80,15 @@ pub(crate) struct Step {
     pub(crate) latency: Latency,
     pub(crate) server: Option<ServerUse>,
     pub(crate) loadgen: LoadgenUse,
+    /// Of the server's memory; absent when the window is short or the server not local.
+    pub(crate) growth: Option<Growth>,
     /// Who was saturated, in words.
     pub(crate) limit: String,
     pub(crate) is_client_limited: bool,
     /// Seconds from each bounce until everyone was back.
     pub(crate) returns_secs: Vec<f64>,
+    /// CPU of each of the server's shards by its own metrics, in percent of one.
+    pub(crate) shards_percent: Vec<f64>,
     /// What the server's counters grew by.
     pub(crate) metrics: BTreeMap<String, f64>,
     pub(crate) verdicts: Vec<Verdict>,
@@ -93,15 +98,13 @@ pub(crate) struct Step {
 /// What the server used in a window.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ServerUse {
-    /// Process and softirq time, in percent of its CPUs, no more than these were busy.
+    /// All use of its CPUs but other processes', softirqs included, in percent of them.
     pub(crate) cpu_percent: f64,
     /// Scheduler time of the process alone, in percent of one CPU.
     pub(crate) process_percent: f64,
-    /// Interrupt and softirq time of its CPUs, in percent of one CPU.
-    pub(crate) irq_percent: f64,
     /// Busy time of its CPUs, whoever caused it, in percent of one CPU.
     pub(crate) busy_percent: f64,
-    /// What others took of its CPUs, in percent of them.
+    /// What other processes took of its CPUs, in percent of them.
     pub(crate) disturbed_percent: f64,
     pub(crate) cpu_us_per_delivery: Option<f64>,
     pub(crate) pss_bytes: u64,

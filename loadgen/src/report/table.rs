@@ -19,6 +19,14 @@ pub(crate) fn summary(report: &Report) -> String {
     lines.extend(report.steps.iter().map(row));
     if let Some(step) = report.steps.first() {
         lines.extend(memory(step));
+        lines.extend(shards(step));
+        lines.extend(step.growth.filter(|_| step.secs >= 60.0).map(|growth| {
+            format!(
+                "server memory over the window: {:+.1} MiB fitted, {:+.1} MiB an hour",
+                growth.bytes / 1_048_576.0,
+                growth.bytes_per_hour / 1_048_576.0
+            )
+        }));
         lines.extend(
             step.returns_secs.iter().map(|secs| format!("everyone back after {secs:.2} s")),
         );
@@ -27,7 +35,7 @@ pub(crate) fn summary(report: &Report) -> String {
         "connect p50 {} p99 {}; post slippage p99 {}; loadgen {:.0} B a viewer, {} us a comment",
         time(report.connect.p50),
         time(report.connect.p99),
-        time(report.slippage.p99),
+        time(report.steps.first().map_or(0.0, |step| step.loadgen.slippage_p99_secs)),
         report.loadgen_bytes_per_viewer,
         report.loadgen_us_per_delivery.map_or("-".to_owned(), |us| format!("{us:.2}")),
     ));
@@ -84,6 +92,12 @@ fn row(step: &Step) -> String {
         step.counters.lost,
         step.limit
     )
+}
+
+fn shards(step: &Step) -> Option<String> {
+    let shares: Vec<String> = step.shards_percent.iter().map(|p| format!("{p:.1} %")).collect();
+    (!shares.is_empty())
+        .then(|| format!("CPU of each shard, by its metrics: {}", shares.join(", ")))
 }
 
 fn memory(step: &Step) -> Option<String> {
