@@ -51,11 +51,15 @@ fn the_deadline_ends_a_drain_that_someone_holds_up() {
         "--drain-deadline-ms",
         "300",
     ]);
-    // Half a request is a handshake, and handshakes are waited for.
-    let mut half = TcpStream::connect(server.listen).unwrap();
-    half.write_all(b"GET /v1/events/e/live HTTP/1.1\r\n").unwrap();
-    until("the handshake is counted", || {
-        http(server.admin, "GET", "/metrics", "").1.contains("uproar_handshakes{shard=\"0\"} 1\n")
+    // A viewer that does not answer the close frame is waited for.
+    let mut mute = TcpStream::connect(server.listen).unwrap();
+    mute.write_all(
+        b"GET /v1/events/e/live HTTP/1.1\r\nHost: t\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+    )
+    .unwrap();
+    until("the viewer is counted", || {
+        http(server.admin, "GET", "/metrics", "").1.contains("uproar_connections{shard=\"0\"} 1\n")
     });
     server.signal(Signal::INT);
     let line = server.log_until("the drain deadline is over, ending");

@@ -127,16 +127,17 @@ fn more_connections_than_allowed_are_refused_and_the_rest_are_served() {
     let waiting: Vec<TcpStream> = (0..2)
         .map(|_| {
             let mut stream = TcpStream::connect(node.public).unwrap();
-            stream.write_all(b"GET /health HTTP/1.1\r\n").unwrap();
+            stream.write_all(b"GET /v1/events/e HTTP/1.1\r\n").unwrap();
             stream
         })
         .collect();
     until("the third is refused", || {
-        let answer = node.get("/health");
+        let answer = node.get("/v1/events/e");
         answer.status == 503 && answer.code() == "overloaded"
     });
+    assert_eq!(node.get("/health").status, 200, "a busy node is not dead");
     drop(waiting);
-    until("there is room again", || node.get("/health").status == 200);
+    until("there is room again", || node.get("/v1/events/e").status == 404);
 }
 
 #[test]

@@ -152,14 +152,16 @@ fn http_connections_max() {
     // A request whose body does not come keeps the only place.
     let head = format!("POST {path} HTTP/1.1\r\nHost: t\r\nContent-Length: 99\r\n\r\n");
     slow.write_all(head.as_bytes()).unwrap();
-    wait_until("the place is taken", || node.get("/health").status == 503);
-    let refused = node.get("/health");
+    wait_until("the place is taken", || node.get("/v1/events/e").status == 503);
+    let refused = node.get("/v1/events/e");
     assert_eq!((refused.status, refused.code().as_str()), (503, "overloaded"));
     assert!(refused.head.contains("retry-after: "), "{refused:?}");
+    node.wait_metric("uproar_http_refused_total", "\"public\"", 2.0);
+    assert_eq!((node.get("/health").status, node.get("/ready").status), (200, 200));
     let mut viewer = node.join("e", "");
     assert_eq!(viewer.post_acked("viewers do not notice"), 1);
     drop(slow);
-    wait_until("the place is free again", || node.get("/health").status == 200);
+    wait_until("the place is free again", || node.get("/v1/events/e").status == 200);
 }
 
 #[test]

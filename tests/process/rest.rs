@@ -5,7 +5,7 @@ use std::net::Shutdown;
 
 use serde_json::json;
 
-use crate::node::{Node, read_answer, wait_until};
+use crate::node::{Node, read_answer};
 
 #[test]
 fn a_comment_posted_over_http_reaches_viewers_and_pages() {
@@ -103,15 +103,4 @@ fn bodies_that_cannot_be_posts_are_refused_without_waiting_for_them() {
     assert_eq!((huge.status, huge.code().as_str()), (413, "too_long"));
     let slow = node.raw(format!("{head} 20\r\n\r\n{{").as_bytes());
     assert_eq!((slow.status, slow.code().as_str()), (408, "timeout"));
-}
-
-#[test]
-fn health_is_told_while_all_places_for_requests_are_taken() {
-    let node = Node::start(&["--http-connections-max", "1"]);
-    let mut seat = node.connect();
-    let post = "POST /v1/events/e/comments HTTP/1.1\r\nHost: t\r\nContent-Length: 20\r\n\r\n{";
-    seat.write_all(post.as_bytes()).unwrap();
-    wait_until("the place is taken", || node.get("/v1/events/e").status == 503);
-    node.wait_metric("uproar_http_refused_total", "public", 1.0);
-    assert_eq!((node.get("/health").status, node.get("/ready").status), (200, 200));
 }
