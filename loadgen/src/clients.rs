@@ -50,7 +50,7 @@ pub(crate) fn explain_connect(error: &io::Error) -> String {
     let advice = match Errno::from_io_error(error) {
         Some(Errno::CONNREFUSED) => "nothing listens at the target; check the address",
         Some(Errno::ADDRINUSE | Errno::ADDRNOTAVAIL) => {
-            "no port is free at this source address; add addresses with --source-ip"
+            "the source address is not this host's, or has no free port; see --source-ip"
         }
         Some(Errno::MFILE | Errno::NFILE) => {
             "out of descriptors; raise RLIMIT_NOFILE (ulimit -n) or fs.file-max"

@@ -46,6 +46,8 @@ counters! {
     deliveries_slow,
     /// Comments received that this run did not post.
     deliveries_foreign,
+    /// Comments received that were in the log before their viewer came (back); not timed.
+    deliveries_replayed,
     /// Comments parsed whole and compared byte for byte.
     checked,
     /// Comments handed to the kernel by publishers.

@@ -96,4 +96,10 @@ fn viewers_that_resume_get_every_comment_exactly_once() {
     let counters = &report(&out)["steps"][0]["counters"];
     assert!(counters["resumes_recovered"].as_u64() > Some(100), "{text}");
     assert_eq!(counters["resumes_incomplete"], 0);
+    // What came while a viewer was away is checked, but says nothing about the server's speed.
+    let (replayed, deliveries) =
+        (counters["deliveries_replayed"].as_u64(), counters["deliveries"].as_u64());
+    assert!(replayed > Some(0) && replayed < deliveries, "{text}");
+    let timed = report(&out)["steps"][0]["latency"]["count"].as_u64();
+    assert!(timed <= deliveries.zip(replayed).map(|(all, replayed)| all - replayed), "{text}");
 }

@@ -236,6 +236,8 @@ impl Crowd {
         let viewer = &mut self.viewers[index as usize];
         let counters = &mut self.tally.counters;
         let is_slow = viewer.role == Role::Slow;
+        let is_replayed = offset <= viewer.joined_at;
+        counters.deliveries_replayed += u64::from(is_replayed);
         if viewer.expected == 0 {
             viewer.expected = offset;
         }
@@ -260,7 +262,7 @@ impl Crowd {
             // Not ours to anyone, or its marker is damaged.
             return self.agree(event, offset, FOREIGN);
         };
-        if !is_slow {
+        if !is_slow && !is_replayed {
             self.tally.delivered(marker.due_ns, now_ns);
         }
         self.agree(event, offset, marker.identity());
@@ -298,6 +300,7 @@ impl Crowd {
         }
         self.heads[event] = self.heads[event].max(head);
         let viewer = &mut self.viewers[index as usize];
+        viewer.joined_at = head;
         if viewer.is_resuming {
             let counters = &mut self.tally.counters;
             if recovered && is_same_epoch && start + 1 == viewer.expected {

@@ -46,6 +46,8 @@ pub(super) enum Next {
 pub(super) struct Viewer {
     /// The next offset due; 0: not known yet.
     pub(super) expected: u64,
+    /// The head when it joined: up to here comments are history, late because it was not there.
+    pub(super) joined_at: u64,
     /// The start of a frame whose end has not come.
     #[expect(clippy::box_collection, reason = "rare, and 8 bytes a viewer instead of 24")]
     pub(super) carry: Option<Box<Vec<u8>>>,
@@ -72,6 +74,7 @@ impl Viewer {
     pub(super) fn new(number: u32, event: u32, role: Role) -> Self {
         Self {
             expected: 0,
+            joined_at: 0,
             carry: None,
             event,
             number,
