@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::bind::{self, BindError, Bound};
-use super::host::Host;
+use super::host::{self, Host};
 use super::layout::Layout;
 use super::logging;
 use super::node::Node;
@@ -45,6 +45,7 @@ pub enum StartError {
 pub fn serve(sources: Sources) -> Result<Ended, StartError> {
     let loaded = sources.load()?;
     let host = Host::observe();
+    host::keep_pages_small();
     let layout = Layout::new(&loaded, &host).map_err(StartError::Host)?;
     let bound = bind::bind(&loaded.config.server, layout.cpus.len())?;
     let log = logging::start(&loaded.config.server);

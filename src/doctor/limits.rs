@@ -1,7 +1,7 @@
 //! Limits of the process, its cgroup and the host: descriptors, locked memory, memory, CPU, swap.
 
 use super::check::{Check, Verdict};
-use super::needs::{descriptors, memlock_bytes, memory_bytes};
+use super::needs::{EXECUTOR_MEMLOCK_BYTES, descriptors, memlock_bytes, memory_bytes};
 use super::target::Target;
 use super::tree::Tree;
 
@@ -52,8 +52,9 @@ fn nofile(target: &Target, tree: &Tree) -> Check {
 fn memlock(target: &Target, tree: &Tree) -> Check {
     let needed = memlock_bytes(target.shards(), target.rings_per_shard);
     let now = tree.hard_limit("Max locked memory");
-    // Who may lock memory is not limited.
-    let is_exempt = tree.status("CapEff").is_some_and(|caps| may_lock(&caps));
+    // Who may lock memory is not limited by the kernel; glommio looks at the limit all the same.
+    let is_exempt = tree.status("CapEff").is_some_and(|caps| may_lock(&caps))
+        && now.is_some_and(|bytes| bytes >= EXECUTOR_MEMLOCK_BYTES);
     let now = if is_exempt { Some(u64::MAX) } else { now };
     Check::new(
         "RLIMIT_MEMLOCK (hard), bytes",

@@ -51,8 +51,8 @@ const _: () = assert!(BUFFERS as usize >= 2 * EVENTS_PER_TURN);
 /// The longest sleep: connects are paced and slow readers turn at this grain.
 const TICK_NS: u64 = 10_000_000;
 
-/// A plane whose thread is this busy naps when a turn has found little, as a network card holds its
-/// interrupts back for some tens of microseconds: waking for every frame would cost more than
+/// A plane whose thread is this busy naps when a turn has found little or nothing, as a network card
+/// holds its interrupts back for some tens of microseconds: waking for every frame would cost more than
 /// reading it, and a sender on the same host pays for each wake as no remote viewer's server does.
 /// Below that it wakes for every frame, as any epoll client would, so that light loads can be
 /// compared with one. A nap lengthens a measured latency by at most 0.1 ms and never shortens one.
@@ -253,7 +253,11 @@ impl Plane {
             }
             let arrived: usize = batches.iter().map(Vec::len).sum();
             if arrived == 0 {
-                self.sleep(wake, now);
+                if self.pace.is_busy(now) {
+                    std::thread::sleep(NAP);
+                } else {
+                    self.sleep(wake, now);
+                }
                 continue;
             }
             let now = self.now();
