@@ -129,7 +129,7 @@ pub fn ring_bytes(shards: u64, rings_per_shard: u64) -> u64 {
 }
 
 /// RLIMIT_MEMLOCK below which glommio starts no executor, in bytes.
-pub const EXECUTOR_MEMLOCK_BYTES: u64 = 512 * 1024;
+pub(super) const EXECUTOR_MEMLOCK_BYTES: u64 = 512 * 1024;
 
 /// RLIMIT_MEMLOCK, in bytes. Twice the rings, as those of the last process are freed only a
 /// moment after its end, and a restart comes sooner.
