@@ -1,0 +1,58 @@
+//! Alerts over what a node is: full, draining, stuck, short of slots, holding memory.
+
+use std::io::Write;
+
+use crate::node::{Node, http, raise_descriptors};
+use crate::series::{assert_fires, constant, sum};
+
+#[test]
+fn what_real_nodes_expose_fires_what_it_should() {
+    let node = Node::start(&["--drain-delay-ms", "0"]);
+    assert_fires("good", &constant(&node.metrics()), &[]);
+    http(node.admin, "POST", "/drain");
+    let draining = node.metrics_with("uproar_not_ready{reason=\"draining\"} 1");
+    assert_fires("draining", &constant(&draining), &["UproarDrainingLong"]);
+
+    let node = Node::start(&["--connections-max", "1"]);
+    let _viewer = node.watch().unwrap();
+    let full = node.metrics_with("uproar_not_ready{reason=\"full\"} 1");
+    assert_fires("full", &constant(&full), &["UproarFull", "UproarNearlyFull"]);
+
+    let node = Node::start(&["--stall-after-ms", "300"]);
+    let stuck = node.metrics_with("uproar_shard_up{shard=\"0\"} 0");
+    assert_fires("stuck", &constant(&stuck), &["UproarShardStuck"]);
+}
+
+/// A table of 1,100 slots: the least that a node takes is 1,024 more than its connections.
+#[test]
+fn silent_sockets_that_fill_the_table_fire_what_they_should() {
+    raise_descriptors();
+    let args = ["--shards", "1", "--connections-max", "50"];
+    let node = Node::start_under(&["prlimit", "--nofile=1100:1100"], &args);
+    assert_eq!(sum(&node.metrics(), &["uproar_ring_slots{"]), 1_100.0);
+    // Who is silent for over a second is shed from a full table, and the backlog takes the places.
+    let _silent: Vec<_> = (0..2_500).map(|_| node.connect()).collect();
+    let is_full = |metrics: &str| sum(metrics, &["uproar_ring_slots_used"]) > 990.0;
+    let full = node.metrics_when("a full table", is_full);
+    assert_fires("slots", &constant(&full), &["UproarSlotsNearlyUsed"]);
+}
+
+#[test]
+fn half_sent_messages_fire_what_they_should() {
+    raise_descriptors();
+    let node = Node::start(&["--connections-max", "2000"]);
+    // A masked text frame of 16,000 bytes, of which 3,000 come.
+    let mut half = [0x81, 0x80 | 126, 0x3e, 0x80, 0, 0, 0, 0].to_vec();
+    half.resize(half.len() + 3_000, b'x');
+    let _viewers: Vec<_> = (0..1_010)
+        .map(|_| {
+            let mut viewer = node.upgraded("e");
+            viewer.write_all(&half).unwrap();
+            viewer
+        })
+        .collect();
+    let is_held =
+        |metrics: &str| sum(metrics, &["uproar_connection_memory_bytes"]) > 1_010.0 * 3_000.0;
+    let held = node.metrics_when("half-sent messages", is_held);
+    assert_fires("memory", &constant(&held), &["UproarConnectionMemory"]);
+}
