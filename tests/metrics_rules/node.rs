@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 
 use crate::series::sum;
 
@@ -97,9 +98,12 @@ impl Node {
         self.metrics_when(&parts.join(" "), |metrics| sum(metrics, parts) > 0.0)
     }
 
-    /// A bare connection to the public port.
+    /// A bare connection to the public port, whose own buffer is small.
     pub(crate) fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.listen).unwrap();
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(4_096).unwrap();
+        socket.connect(&self.listen.into()).unwrap();
+        let stream = TcpStream::from(socket);
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream

@@ -1,4 +1,4 @@
-//! Alerts over what a node is: full, draining, stuck, short of slots, holding memory.
+//! Alerts over what a node is: full, draining, stuck, short of slots, full of unread answers.
 
 use std::io::Write;
 
@@ -38,21 +38,22 @@ fn silent_sockets_that_fill_the_table_fire_what_they_should() {
 }
 
 #[test]
-fn half_sent_messages_fire_what_they_should() {
+fn answers_that_nobody_reads_fire_what_they_should() {
     raise_descriptors();
-    let node = Node::start(&["--connections-max", "2000"]);
-    // A masked text frame of 16,000 bytes, of which 3,000 come.
-    let mut half = [0x81, 0x80 | 126, 0x3e, 0x80, 0, 0, 0, 0].to_vec();
-    half.resize(half.len() + 3_000, b'x');
+    let node = Node::start(&["--connections-max", "2000", "--send-buffer-bytes", "4608"]);
+    // 200 masked pings of 125 bytes: their pongs are more than the buffers of both sides hold, and
+    // less than private_queue_bytes_max.
+    let mut ping = vec![0x89, 0x80 | 125, 0, 0, 0, 0];
+    ping.resize(ping.len() + 125, b'x');
+    let pings = ping.repeat(200);
     let _viewers: Vec<_> = (0..1_010)
         .map(|_| {
             let mut viewer = node.upgraded("e");
-            viewer.write_all(&half).unwrap();
+            viewer.write_all(&pings).unwrap();
             viewer
         })
         .collect();
-    let is_held =
-        |metrics: &str| sum(metrics, &["uproar_connection_memory_bytes"]) > 1_010.0 * 3_000.0;
-    let held = node.metrics_when("half-sent messages", is_held);
+    let is_held = |metrics: &str| sum(metrics, &["uproar_private_queue_bytes"]) > 1_010.0 * 4_096.0;
+    let held = node.metrics_when("unread answers", is_held);
     assert_fires("memory", &constant(&held), &["UproarConnectionMemory"]);
 }
