@@ -1,7 +1,7 @@
 //! Alerts over how busy a node is: a core over its target, passes that take too long.
 
+use std::cell::RefCell;
 use std::io::Write;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -18,31 +18,17 @@ fn post_frame() -> Vec<u8> {
     [&[0x81, 0x80 | text.len() as u8, 0, 0, 0, 0], &text[..]].concat()
 }
 
-/// Sets a flag when dropped, so that a thread ends even when the test fails.
-struct Stop<'a>(&'a AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 #[test]
 fn a_flooded_shard_fires_what_it_should() {
     let node = Node::start(&["--shards", "1", "--cpu-target-percent", "10"]);
     let mut flooder = node.upgraded("e");
     // Empty pongs cost a decoding each and are not answered.
     let pongs = [0x8a, 0x80, 0, 0, 0, 0].repeat(10_000);
-    let is_over = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let _stop = Stop(&is_over);
-        scope.spawn(
-            || while !is_over.load(Ordering::Relaxed) && flooder.write_all(&pongs).is_ok() {},
-        );
-        let is_busy = |metrics: &str| sum(metrics, &["uproar_shard_busy_ratio"]) > 0.25;
-        let busy = node.metrics_when("a busy shard", is_busy);
-        assert_fires("busy", &constant(&busy), &["UproarOverCpuTarget"]);
-    });
+    // It ends when the node does, at the end of this test.
+    thread::spawn(move || while flooder.write_all(&pongs).is_ok() {});
+    let is_busy = |metrics: &str| sum(metrics, &["uproar_shard_busy_ratio"]) > 0.25;
+    let busy = node.metrics_when("a busy shard", is_busy);
+    assert_fires("busy", &constant(&busy), &["UproarOverCpuTarget"]);
 }
 
 /// Passes that a pause of the whole process makes slow, as a host without CPU time for it would.
@@ -55,7 +41,7 @@ fn a_node_that_stands_still_in_its_passes_fires_what_it_should() {
     let mut viewers: Vec<_> = (0..700).map(|_| node.upgraded("e")).collect();
     let mut author = viewers.pop().unwrap();
     let before = node.metrics();
-    let after = std::cell::RefCell::new(String::new());
+    let after = RefCell::new(String::new());
     wait_until("one pass in fifty over 0.4 s", || {
         author.write_all(&post_frame()).unwrap();
         node.signal(Signal::STOP);
