@@ -1,7 +1,8 @@
 //! Alerts over how busy a node is: a core over its target, passes that take too long.
 
 use std::cell::RefCell;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
 
@@ -16,6 +17,16 @@ const UNLIMITED: [&str; 4] = ["--posts-per-sec-connection", "0", "--posts-per-se
 fn post_frame() -> Vec<u8> {
     let text = br#"{"type":"post","text":"x"}"#;
     [&[0x81, 0x80 | text.len() as u8, 0, 0, 0, 0], &text[..]].concat()
+}
+
+/// Reads until a comment has come.
+fn await_comment(viewer: &mut TcpStream) {
+    let (mut read, mut bytes) = (Vec::new(), [0; 4_096]);
+    while !String::from_utf8_lossy(&read).contains("\"type\":\"comment\"") {
+        let len = viewer.read(&mut bytes).unwrap();
+        assert_ne!(len, 0, "the node ended a viewer");
+        read.extend_from_slice(&bytes[..len]);
+    }
 }
 
 #[test]
@@ -44,6 +55,8 @@ fn a_node_that_stands_still_in_its_passes_fires_what_it_should() {
     let after = RefCell::new(String::new());
     wait_until("one pass in fifty over 0.4 s", || {
         author.write_all(&post_frame()).unwrap();
+        // A pass begins with whoever came last; the others are waiting now.
+        await_comment(&mut author);
         node.signal(Signal::STOP);
         thread::park_timeout(Duration::from_millis(500));
         node.signal(Signal::CONT);
