@@ -1,0 +1,59 @@
+//! Alerts over what a node is: full, draining, stuck, short of slots, full of unread answers.
+
+use std::io::Write;
+
+use crate::node::{Node, http, raise_descriptors};
+use crate::series::{assert_fires, constant, sum};
+
+#[test]
+fn what_real_nodes_expose_fires_what_it_should() {
+    let node = Node::start(&["--drain-delay-ms", "0"]);
+    assert_fires("good", &constant(&node.metrics()), &[]);
+    http(node.admin, "POST", "/drain");
+    let draining = node.metrics_with("uproar_not_ready{reason=\"draining\"} 1");
+    assert_fires("draining", &constant(&draining), &["UproarDrainingLong"]);
+
+    let node = Node::start(&["--connections-max", "1"]);
+    let _viewer = node.watch().unwrap();
+    let full = node.metrics_with("uproar_not_ready{reason=\"full\"} 1");
+    assert_fires("full", &constant(&full), &["UproarFull", "UproarNearlyFull"]);
+
+    let node = Node::start(&["--stall-after-ms", "300"]);
+    let stuck = node.metrics_with("uproar_shard_up{shard=\"0\"} 0");
+    assert_fires("stuck", &constant(&stuck), &["UproarShardStuck"]);
+}
+
+/// A table of 1,100 slots: the least that a node takes is 1,024 more than its connections.
+#[test]
+fn silent_sockets_that_fill_the_table_fire_what_they_should() {
+    raise_descriptors();
+    let args = ["--shards", "1", "--connections-max", "50"];
+    let node = Node::start_under(&["prlimit", "--nofile=1100:1100"], &args);
+    assert_eq!(sum(&node.metrics(), &["uproar_ring_slots{"]), 1_100.0);
+    // Who is silent for over a second is shed from a full table, and the backlog takes the places.
+    let _silent: Vec<_> = (0..2_500).map(|_| node.connect()).collect();
+    let is_full = |metrics: &str| sum(metrics, &["uproar_ring_slots_used"]) > 990.0;
+    let full = node.metrics_when("a full table", is_full);
+    assert_fires("slots", &constant(&full), &["UproarSlotsNearlyUsed"]);
+}
+
+#[test]
+fn answers_that_nobody_reads_fire_what_they_should() {
+    raise_descriptors();
+    let node = Node::start(&["--connections-max", "2000", "--send-buffer-bytes", "4608"]);
+    // 200 masked pings of 125 bytes: their pongs are more than the buffers of both sides hold, and
+    // less than private_queue_bytes_max.
+    let mut ping = vec![0x89, 0x80 | 125, 0, 0, 0, 0];
+    ping.resize(ping.len() + 125, b'x');
+    let pings = ping.repeat(200);
+    let _viewers: Vec<_> = (0..1_010)
+        .map(|_| {
+            let mut viewer = node.upgraded("e");
+            viewer.write_all(&pings).unwrap();
+            viewer
+        })
+        .collect();
+    let is_held = |metrics: &str| sum(metrics, &["uproar_private_queue_bytes"]) > 1_010.0 * 4_096.0;
+    let held = node.metrics_when("unread answers", is_held);
+    assert_fires("memory", &constant(&held), &["UproarConnectionMemory"]);
+}
