@@ -3,7 +3,7 @@
 use super::Engine;
 use super::posting::{Draft, guest_id};
 use crate::codec;
-use crate::connection::Private;
+use crate::connection::{Connection, Private};
 use crate::control::{PostRefusal, Reply, Request};
 use crate::hot::{self, HotRoom, HotRooms, Largest};
 use crate::ids::EventId;
@@ -145,8 +145,11 @@ impl Engine {
     pub fn report(&self) -> Report {
         let replicas = self.rooms.replicas() as u64;
         let members = u64::from(self.counted) * size_of::<Member>() as u64;
-        let private = self.connections.iter().filter_map(|(_, c)| c.private.as_deref());
-        let queues: usize = private.map(Private::bytes_held).sum();
+        let held = |connection: &Connection| {
+            let queue = connection.private.as_deref().map_or(0, Private::bytes_held);
+            queue + connection.reader.bytes_held()
+        };
+        let held: usize = self.connections.iter().map(|(_, connection)| held(connection)).sum();
         Report {
             shard: self.setup.shard,
             counters: self.counters.clone(),
@@ -158,7 +161,7 @@ impl Engine {
             private_bytes: self.private_bytes,
             blocked: self.blocked.into(),
             pause_permille: self.governor.factor_permille(),
-            connection_bytes: self.connections.bytes() as u64 + members + queues as u64,
+            connection_bytes: self.connections.bytes() as u64 + members + held as u64,
             is_draining: self.drain.is_some(),
             shell: crate::report::Shell::default(),
         }

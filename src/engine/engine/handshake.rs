@@ -82,8 +82,8 @@ impl Engine {
         }
     }
 
-    /// Lets go of connections that have not sent a request in [`SHED_MS_MIN`], so that others get their places.
-    /// At most [`SHED_MAX`] in one call.
+    /// Lets go of connections that have not sent a request in a second, so that others get their places.
+    /// At most about a thousand in one call.
     pub fn shed_handshakes(&mut self, now: Now) {
         let oldest = now.tick().saturating_sub(ticks(SHED_MS_MIN));
         let is_late = |id: Id| {
