@@ -2,16 +2,17 @@
 //!
 //! Receivers read the same frames from the same number of sockets, sent by the same plain
 //! writer, and do the same reading of frames and markers. One waits with epoll and calls
-//! `recv` into one large buffer; the others go a plane's way: multishot receives into
-//! provided buffers, on direct descriptors, once waking for every arrival and once with the naps that
-//! a plane takes when it is busy. Rounds alternate, so that a change in the machine's mood meets all.
-//! Reported is the receivers' CPU time for each frame.
+//! `recv` into one large buffer; the other goes a plane's way: multishot receives into provided
+//! buffers, on direct descriptors, asleep in the ring while little comes and napping when busy.
+//! Rounds alternate, so that a change in the machine's mood meets all. Reported is the receivers' CPU time
+//! for each frame, under three loads, as what a wake costs and what reading costs are two things.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use glommio::{LocalExecutorBuilder, Placement};
 use rustix::buffer::spare_capacity;
@@ -28,53 +29,88 @@ use crate::wire::{Dialect, Reader};
 
 /// Sockets of each receiver: several thousand, as caches matter, within 20,000 descriptors.
 const SOCKETS: usize = 3_000;
-/// Rounds of one frame a socket, each receiver.
-const ROUNDS: usize = 40;
+/// Rounds of one frame a socket, each receiver and load.
+const ROUNDS: usize = 15;
 const COMMENT_BYTES: usize = 200;
+/// What one `epoll_wait` may return; more would not help it.
+const EPOLL_EVENTS: usize = 256;
+/// Between two frames that come alone: a receiver has read one and sleeps before the next.
+const SPACE: Duration = Duration::from_micros(60);
 
-/// CPU time for each received frame, in microseconds: median of the rounds.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Floor {
-    pub(crate) epoll_us: f64,
-    /// This tool's way, woken by every arrival.
-    pub(crate) woken_us: f64,
-    /// This tool's way when it is busy.
-    pub(crate) busy_us: f64,
+/// How the frames of a round come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Load {
+    /// One by one: each wakes the receiver.
+    Alone,
+    /// As fast as one thread can write: the receiver is as busy as the writer.
+    Stream,
+    /// All have come before the receiver looks.
+    Standing,
 }
 
-/// Measures all: receivers on `cpu`, the writer on the calling thread.
-pub(crate) fn measure(cpu: usize) -> io::Result<Floor> {
-    let mut epoll_side = Side::start(move |sockets, rounds| {
+impl Load {
+    pub(crate) const ALL: [Self; 3] = [Self::Alone, Self::Stream, Self::Standing];
+
+    /// As the report calls it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Alone => "alone",
+            Self::Stream => "stream",
+            Self::Standing => "standing",
+        }
+    }
+}
+
+/// CPU time for each received frame under one load, in microseconds: medians of the rounds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Floor {
+    pub(crate) load: Load,
+    pub(crate) epoll_us: f64,
+    pub(crate) loadgen_us: f64,
+}
+
+impl Floor {
+    /// This tool's cost as a share of epoll's.
+    pub(crate) fn ratio(&self) -> f64 {
+        self.loadgen_us / self.epoll_us
+    }
+}
+
+/// Measures both under every load: receivers on `cpu`, the writer on the calling thread.
+pub(crate) fn measure(cpu: usize) -> io::Result<Vec<Floor>> {
+    let mut epoll = Side::start(move |sockets, rounds| {
         pin(&[cpu])?;
         receive_by_epoll(sockets, &rounds)
     })?;
-    let mut woken_side = ring_side(cpu, false)?;
-    let mut busy_side = ring_side(cpu, true)?;
-    for _ in 0..ROUNDS {
-        epoll_side.round()?;
-        woken_side.round()?;
-        busy_side.round()?;
-    }
-    Ok(Floor {
-        epoll_us: epoll_side.finish()?,
-        woken_us: woken_side.finish()?,
-        busy_us: busy_side.finish()?,
-    })
-}
-
-fn ring_side(cpu: usize, naps: bool) -> io::Result<Side> {
-    Side::start(move |sockets, rounds| {
+    let mut loadgen = Side::start(move |sockets, rounds| {
         let executor = LocalExecutorBuilder::new(Placement::Fixed(cpu)).preempt_timer(PREEMPT);
-        let done = executor.spawn(move || receive_by_ring(sockets, rounds, naps));
+        let done = executor.spawn(move || receive_by_ring(sockets, rounds));
         let done = done.and_then(glommio::ExecutorJoinHandle::join);
         done.map_err(|error| io::Error::other(error.to_string()))?
-    })
+    })?;
+    let floors = Load::ALL.map(|load| -> io::Result<Floor> {
+        let (mut by_epoll, mut by_loadgen) = (Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            by_epoll.push(epoll.round(load)?);
+            by_loadgen.push(loadgen.round(load)?);
+        }
+        Ok(Floor { load, epoll_us: median(by_epoll), loadgen_us: median(by_loadgen) })
+    });
+    epoll.finish()?;
+    loadgen.finish()?;
+    floors.into_iter().collect()
+}
+
+/// The median of rounds, a frame.
+fn median(mut rounds_us: Vec<u64>) -> f64 {
+    rounds_us.sort_unstable();
+    rounds_us[rounds_us.len() / 2] as f64 / SOCKETS as f64
 }
 
 /// How a receiver learns of rounds and answers with the CPU time of each.
 #[derive(Debug)]
 struct Rounds {
-    begun: Receiver<()>,
+    begun: Receiver<Load>,
     cpu_us: Sender<u64>,
 }
 
@@ -82,9 +118,8 @@ struct Rounds {
 #[derive(Debug)]
 struct Side {
     writers: Vec<TcpStream>,
-    begin: Sender<()>,
+    begin: Sender<Load>,
     cpu_us: Receiver<u64>,
-    rounds_us: Vec<u64>,
     thread: thread::JoinHandle<io::Result<()>>,
     frame: Vec<u8>,
 }
@@ -109,26 +144,34 @@ impl Side {
         let (cpu_sent, cpu_us) = channel();
         let rounds = Rounds { begun, cpu_us: cpu_sent };
         let thread = thread::spawn(move || receive(readers, rounds));
-        Ok(Self { writers, begin, cpu_us, rounds_us: Vec::new(), thread, frame: comment_frame() })
+        Ok(Self { writers, begin, cpu_us, thread, frame: comment_frame() })
     }
 
-    /// One frame to every socket, while the receiver reads.
-    fn round(&mut self) -> io::Result<()> {
+    /// One frame to every socket; the receiver's CPU time.
+    fn round(&mut self, load: Load) -> io::Result<u64> {
         const ENDED: &str = "the receiver has ended";
-        self.begin.send(()).map_err(|_| io::Error::other(ENDED))?;
+        if load != Load::Standing {
+            self.begin.send(load).map_err(|_| io::Error::other(ENDED))?;
+        }
         for writer in &mut self.writers {
+            if load == Load::Alone {
+                // Spinning, as a sleep of the writer would let the receiver's CPU rest longer.
+                let begun = Instant::now();
+                while begun.elapsed() < SPACE {
+                    std::hint::spin_loop();
+                }
+            }
             writer.write_all(&self.frame)?;
         }
-        self.rounds_us.push(self.cpu_us.recv().map_err(|_| io::Error::other(ENDED))?);
-        Ok(())
+        if load == Load::Standing {
+            self.begin.send(load).map_err(|_| io::Error::other(ENDED))?;
+        }
+        self.cpu_us.recv().map_err(|_| io::Error::other(ENDED))
     }
 
-    /// The median round, a frame.
-    fn finish(mut self) -> io::Result<f64> {
+    fn finish(self) -> io::Result<()> {
         drop(self.begin);
-        self.thread.join().map_err(|_| io::Error::other("the receiver panicked"))??;
-        self.rounds_us.sort_unstable();
-        Ok(self.rounds_us[self.rounds_us.len() / 2] as f64 / SOCKETS as f64)
+        self.thread.join().map_err(|_| io::Error::other("the receiver panicked"))?
     }
 }
 
@@ -162,7 +205,7 @@ fn receive_by_epoll(mut sockets: Vec<TcpStream>, rounds: &Rounds) -> io::Result<
         epoll::add(&poll, socket.as_fd(), epoll::EventData::new_u64(i), flags)?;
     }
     let (dialect, mut reader) = (Dialect::Json, Reader::new(COMMENT_BYTES));
-    let mut events: Vec<epoll::Event> = Vec::with_capacity(EVENTS_PER_TURN);
+    let mut events: Vec<epoll::Event> = Vec::with_capacity(EPOLL_EVENTS);
     let mut buffer = vec![0; 64 * 1_024];
     while rounds.begun.recv().is_ok() {
         let begun_us = thread_cpu_us();
@@ -184,7 +227,7 @@ fn receive_by_epoll(mut sockets: Vec<TcpStream>, rounds: &Rounds) -> io::Result<
     Ok(())
 }
 
-async fn receive_by_ring(sockets: Vec<TcpStream>, rounds: Rounds, naps: bool) -> io::Result<()> {
+async fn receive_by_ring(sockets: Vec<TcpStream>, rounds: Rounds) -> io::Result<()> {
     let wake = Wake::new()?;
     let config = RingConfig { slots: SOCKETS as u32, buffers: BUFFERS, buffer_bytes: BUFFER_BYTES };
     let mut ring = Ring::new(config, &wake)?;
@@ -192,23 +235,19 @@ async fn receive_by_ring(sockets: Vec<TcpStream>, rounds: Rounds, naps: bool) ->
         ring.adopt(slot, socket)?;
         ring.read_many(slot, Key::new(slot.into()));
     }
+    ring.mute();
     ring.submit();
     let (dialect, mut reader) = (Dialect::Json, Reader::new(COMMENT_BYTES));
     let mut events = Vec::new();
-    while rounds.begun.recv().is_ok() {
+    while let Ok(load) = rounds.begun.recv() {
         let begun_us = thread_cpu_us();
         let mut received = 0;
         while received < SOCKETS as u64 {
-            ring.mute();
             ring.turn(&mut events, EVENTS_PER_TURN);
-            if naps && (1..NAP_EVENTS_MIN).contains(&events.len()) {
-                thread::sleep(NAP);
-            }
-            if events.is_empty() {
-                ring.unmute();
-                if !ring.has_work() {
-                    wake.sleep_thread()?;
-                }
+            match events.len() {
+                count if load == Load::Stream && count < NAP_EVENTS_MIN => thread::sleep(NAP),
+                0 => ring.sleep(),
+                _ => {}
             }
             for event in events.drain(..) {
                 let Event::ReadMany { key, result, armed } = event else { continue };

@@ -265,14 +265,20 @@ pub(crate) fn floor(options: &FloorOptions) -> Result<bool, String> {
     if !others.is_empty() {
         pin(&others).map_err(|error| format!("cannot use CPUs {others:?}: {error}"))?;
     }
-    let floor = crate::floor::measure(receivers).map_err(|error| error.to_string())?;
-    let (woken, busy) = (floor.woken_us / floor.epoll_us, floor.busy_us / floor.epoll_us);
-    println!(
-        "CPU a received comment: epoll {:.2} us; loadgen woken by each {:.2} us, ratio {woken:.2}; loadgen \
-         when busy {:.2} us, ratio {busy:.2}",
-        floor.epoll_us, floor.woken_us, floor.busy_us
-    );
-    Ok(busy <= 1.0)
+    let floors = crate::floor::measure(receivers).map_err(|error| error.to_string())?;
+    println!("CPU a received comment, by how comments come:");
+    for floor in &floors {
+        println!(
+            "  {:<9} epoll {:>5.2} us   loadgen {:>5.2} us   ratio {:.2}",
+            floor.load.name(),
+            floor.epoll_us,
+            floor.loadgen_us,
+            floor.ratio()
+        );
+    }
+    // Comments that come alone leave the CPU idle; only the other loads can fill it.
+    let fills = |floor: &&crate::floor::Floor| floor.load != crate::floor::Load::Alone;
+    Ok(floors.iter().filter(fills).all(|floor| floor.ratio() <= 1.0))
 }
 
 fn own_pss_bytes() -> u64 {

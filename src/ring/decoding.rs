@@ -47,6 +47,7 @@ impl Ring {
                 Event::Installed { key, fd }
             }
             Tag::Timer => Event::Timer,
+            Tag::Wake => Event::Woken { armed: cqueue::more(entry.flags()) },
             Tag::Send => unreachable!("a send ended outside its submission"),
         }
     }

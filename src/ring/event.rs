@@ -107,6 +107,11 @@ pub enum Event {
     },
     /// The timer set with [`crate::Ring::set_timer`] is due.
     Timer,
+    /// Something wrote to the eventfd that [`crate::Ring::watch_wake`] watches.
+    Woken {
+        /// Whether the watch goes on; if not, drain the eventfd and arm it again.
+        armed: bool,
+    },
 }
 
 /// What a completion belongs to: the top byte of `user_data`.
@@ -125,6 +130,7 @@ pub(crate) enum Tag {
     Timer,
     Send,
     ReadMany,
+    Wake,
 }
 
 impl Tag {
@@ -146,6 +152,7 @@ impl Tag {
             10 => Self::Timer,
             11 => Self::Send,
             12 => Self::ReadMany,
+            13 => Self::Wake,
             other => unreachable!("completion with tag {other}, which this crate never set"),
         };
         (tag, Key::new(user_data))

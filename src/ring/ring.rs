@@ -287,6 +287,12 @@ impl Ring {
         self.push(&entry.user_data(Tag::Timer.with(Key::new(0))));
     }
 
+    /// Reports writes to the eventfd, so that [`Self::sleep`] ends for what other rings of this thread complete.
+    pub fn watch_wake(&mut self, wake: &Wake) {
+        let entry = opcode::PollAdd::new(Fd(wake.raw()), libc::POLLIN as u32).multi(true).build();
+        self.push(&entry.user_data(Tag::Wake.with(Key::new(0))));
+    }
+
     /// Sends each its bytes, whole or in part, without waiting. Reports `(index, result)`
     /// for each send that was not taken whole: `Ok(n)` took `n` bytes; `WouldBlock` none. All
     /// sends of a call have ended when it returns.
@@ -349,20 +355,13 @@ impl Ring {
             let event = self.decode(&entry);
             events.push(event);
         }
-        loop {
-            while events.len() < limit {
-                let Some(entry) = self.ring.completion().next() else { break };
-                let event = self.decode(&entry);
-                events.push(event);
-            }
-            if events.len() >= limit || !self.has_deferred_work() {
-                return;
-            }
+        if self.ring.completion().is_empty() && self.has_deferred_work() {
             self.enter(0, ENTER_GETEVENTS);
-            if self.ring.completion().is_empty() {
-                // The flag was stale, or the work ended in no completion: see `has_work`.
-                return;
-            }
+        }
+        while events.len() < limit {
+            let Some(entry) = self.ring.completion().next() else { break };
+            let event = self.decode(&entry);
+            events.push(event);
         }
     }
 
@@ -398,6 +397,16 @@ impl Ring {
     pub fn unmute(&mut self) {
         self.ring.completion().enable_eventfd();
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+    }
+
+    /// Submits what is queued and blocks the thread until this ring has a completion: one system call, where a
+    /// sleep on the eventfd takes two. May end early. Timers and [`Self::watch_wake`] end it as well; this ring itself
+    /// stays muted. There is no time limit, as arming a clock for each sleep costs a tenth of a wake on a virtual machine.
+    pub fn sleep(&mut self) {
+        if self.early.is_empty() {
+            let result = self.ring.submitter().submit_and_wait(1);
+            self.entered(result);
+        }
     }
 
     /// The bytes of a buffer.
@@ -438,14 +447,17 @@ impl Ring {
         // waiting for a completion.
         let result =
             unsafe { self.ring.submitter().enter::<libc::sigset_t>(submit, 0, flags, None) };
-        match result {
-            Ok(_) => {}
-            Err(error) => match error.raw_os_error() {
-                Some(libc::EINTR) => {}
-                // The completion queue must be emptied, or memory is short for a moment.
-                Some(libc::EBUSY | libc::EAGAIN) => self.make_room(),
-                _ => panic!("io_uring_enter on ring {}: {error}", self.raw),
-            },
+        self.entered(result);
+    }
+
+    /// Acts on what `io_uring_enter` said.
+    fn entered(&mut self, result: io::Result<usize>) {
+        let Err(error) = result else { return };
+        match error.raw_os_error() {
+            Some(libc::EINTR) => {}
+            // The completion queue must be emptied, or memory is short for a moment.
+            Some(libc::EBUSY | libc::EAGAIN) => self.make_room(),
+            _ => panic!("io_uring_enter on ring {}: {error}", self.raw),
         }
     }
 

@@ -47,6 +47,19 @@ impl Wake {
         }
     }
 
+    /// Forgets what was written, without waiting for more.
+    pub fn drain(&self) {
+        let mut count = [0; 8];
+        let (here, no_wait) = (u64::MAX, rustix::io::ReadWriteFlags::NOWAIT);
+        // It fails only when nothing was written.
+        let _ = rustix::io::preadv2(
+            &*self.waker.fd,
+            &mut [io::IoSliceMut::new(&mut count)],
+            here,
+            no_wait,
+        );
+    }
+
     /// From here on other threads write to the eventfd. Look for work once more, then sleep.
     pub fn announce_sleep(&self) {
         self.waker.is_asleep.store(true, Ordering::SeqCst);

@@ -68,6 +68,8 @@ impl Driver {
             }
             Event::Installed { key, fd } => self.hand_over(Id::from_bits(key.bits()), fd),
             Event::Timer => self.timer_fired(),
+            // Shards sleep on the eventfd itself.
+            Event::Woken { .. } => {}
         }
     }
 

@@ -38,11 +38,11 @@ use outbox::Outbox;
 use viewer::{Next, Phase, Role, Viewer};
 
 /// Completions taken from a ring before the others and the schedule get their turn.
-pub(crate) const EVENTS_PER_TURN: usize = 256;
+pub(crate) const EVENTS_PER_TURN: usize = 32;
 /// Bytes of a provided buffer: a read that fills it is followed by another.
 pub(crate) const BUFFER_BYTES: u32 = 4 * 1024;
 /// Provided buffers of a ring: twice the reads that one turn begins.
-pub(crate) const BUFFERS: u16 = 512;
+pub(crate) const BUFFERS: u16 = 64;
 /// A failed connect is tried again this often, this long after.
 const ATTEMPTS_MAX: u8 = 5;
 const RETRY_NS: u64 = 500_000_000;
@@ -136,6 +136,8 @@ pub(crate) struct Plane {
     slow: Vec<u32>,
     chance: crate::chance::Chance,
     timer_due_ns: u64,
+    /// Whether the first lane's ring watches the eventfd.
+    is_wake_watched: bool,
     calls: Vec<Call>,
     pace: Pace,
 }
@@ -212,6 +214,7 @@ impl Plane {
             slow,
             chance,
             timer_due_ns: u64::MAX,
+            is_wake_watched: false,
             calls: Vec::new(),
             pace: Pace::default(),
             plan,
@@ -279,19 +282,25 @@ impl Plane {
         if due <= now {
             return;
         }
+        let (first, others) = self.lanes.split_first_mut().expect("a plane has a ring");
         if self.timer_due_ns > due {
-            self.lanes[0].ring.set_timer(Duration::from_nanos(due - now));
+            first.ring.set_timer(Duration::from_nanos(due - now));
             self.timer_due_ns = due;
+        }
+        if !self.is_wake_watched {
+            wake.drain();
+            first.ring.watch_wake(wake);
+            self.is_wake_watched = true;
         }
         wake.announce_sleep();
         let mut has_work = false;
-        for lane in &mut self.lanes {
+        for lane in others {
             lane.ring.unmute();
             has_work |= lane.ring.has_work();
         }
         // A command sent before `announce_sleep` wrote no wake: the tick bounds its wait.
-        if !has_work && wake.sleep_thread().is_err() {
-            self.crowd.trouble(|| "the eventfd cannot be read".to_owned());
+        if !has_work {
+            first.ring.sleep();
         }
         wake.announce_awake();
     }
