@@ -87,13 +87,13 @@ impl Conductor<'_> {
         let p = self.parameters;
         let wanted = match everyone {
             true => u64::from(p.viewers),
-            false => u64::from(p.publishers * p.events).min(u64::from(p.viewers)),
+            // With few viewers an event may have less than its share.
+            false => crate::audience::Audience::new(p).publishers.len() as u64,
         };
         self.crew.tell(&Command::Connect { everyone });
         let secs = f64::from(p.viewers) / f64::from(p.connects_per_sec) * 3.0 + 30.0;
         let tally = self.watch("connect", secs, |tally| tally.live >= wanted)?;
-        // Publishers are not evenly spread over viewers: with few viewers an event may have less.
-        if tally.live < wanted && everyone {
+        if tally.live < wanted {
             let hint = tally.troubles.first().map(|text| format!(": {text}")).unwrap_or_default();
             return Err(Abort::NotConnected { live: tally.live, wanted, hint });
         }
@@ -272,6 +272,7 @@ impl Conductor<'_> {
                 server.user_bytes_per_connection + server.kernel_bytes_per_connection
             }),
             growth_bytes: growth.map(|growth| growth.bytes),
+            logs_percent: metrics::logs_percent(&end.metrics),
         };
         let verdicts: Vec<_> = self.levels.iter().map(|level| level.judge(measured)).collect();
         let is_clean = counters.lost == 0

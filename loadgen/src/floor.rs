@@ -22,8 +22,9 @@ use uproar_ring::{Event, Key, Ring, RingConfig, Wake};
 use crate::clock::thread_cpu_us;
 use crate::crew::PREEMPT;
 use crate::marker::Marker;
-use crate::plane::{BUFFER_BYTES, BUFFERS, EVENTS_PER_TURN, NAP, NAP_EVENTS_MIN};
+use crate::plane::{BUFFER_BYTES, BUFFERS, EVENTS_PER_TURN, NAP_EVENTS_MIN};
 use crate::run::pin;
+use crate::scenario::Parameters;
 use crate::wire::frame::{TEXT, next_frame};
 use crate::wire::{Dialect, Reader};
 
@@ -237,6 +238,7 @@ async fn receive_by_ring(sockets: Vec<TcpStream>, rounds: Rounds) -> io::Result<
     }
     ring.mute();
     ring.submit();
+    let nap = Duration::from_micros(Parameters::default().nap_us.into());
     let (dialect, mut reader) = (Dialect::Json, Reader::new(COMMENT_BYTES));
     let mut events = Vec::new();
     while let Ok(load) = rounds.begun.recv() {
@@ -245,7 +247,7 @@ async fn receive_by_ring(sockets: Vec<TcpStream>, rounds: Rounds) -> io::Result<
         while received < SOCKETS as u64 {
             ring.turn(&mut events, EVENTS_PER_TURN);
             match events.len() {
-                count if load == Load::Stream && count < NAP_EVENTS_MIN => thread::sleep(NAP),
+                count if load == Load::Stream && count < NAP_EVENTS_MIN => thread::sleep(nap),
                 0 => ring.sleep(),
                 _ => {}
             }

@@ -139,6 +139,8 @@ parameters! {
     step_secs: f64 = 0.0,
     /// The most steps.
     steps_max: u32 = 8,
+    /// Microseconds that a busy load generator thread sleeps when little has come; 0: it wakes for every comment.
+    nap_us: u32 = 50,
     /// Share of viewers that read slowly.
     slow_share: f64 = 0.0,
     /// A slow viewer reads one buffer (4 KiB) this often, in seconds; 0: never.
@@ -177,7 +179,7 @@ impl Parameters {
                 step_factor: 1.4,
                 step_secs: 5.0,
                 steps_max: 6,
-                slo: "connections>=50000,memory<=8KB,cpu<=70%,loss=0".to_owned(),
+                slo: "connections>=50000,logs>=95%,memory<=8KB,cpu<=70%,loss=0".to_owned(),
                 ..base
             },
             Scenario::Hot => Self { viewers: 10_000, events: 1, rate: 5.0, ..base },

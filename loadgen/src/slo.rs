@@ -13,6 +13,7 @@ enum Measure {
     Cpu,
     Memory,
     Growth,
+    Logs,
     Connections,
     Closed,
     Errors,
@@ -48,6 +49,8 @@ pub(crate) struct Measured<'a> {
     pub(crate) memory_bytes: Option<f64>,
     /// Of the whole server, over the window.
     pub(crate) growth_bytes: Option<f64>,
+    /// How full the server's logs are.
+    pub(crate) logs_percent: Option<f64>,
 }
 
 const COMPARISONS: [&str; 6] = ["<=", ">=", "==", "<", ">", "="];
@@ -75,13 +78,14 @@ fn parse_level(item: &str) -> Result<Level, String> {
         "cpu" => Measure::Cpu,
         "memory" => Measure::Memory,
         "growth" => Measure::Growth,
+        "logs" => Measure::Logs,
         "connections" => Measure::Connections,
         "closed" => Measure::Closed,
         "errors" => Measure::Errors,
         other => {
             return Err(format!(
                 "{other:?} is not a service level; there are p50 p90 p95 p99 p99.9 p99.99 max loss \
-                 duplicates reordered cpu memory growth connections closed errors"
+                 duplicates reordered cpu memory growth logs connections closed errors"
             ));
         }
     };
@@ -96,14 +100,14 @@ fn parse_value(text: &str, measure: Measure) -> Result<f64, String> {
     let scale = match (measure, unit) {
         (Measure::Percentile(_) | Measure::Max, "us") => 1e-6,
         (Measure::Percentile(_) | Measure::Max, "ms") => 1e-3,
-        (Measure::Percentile(_) | Measure::Max, "s") | (Measure::Cpu, "%") => 1.0,
+        (Measure::Percentile(_) | Measure::Max, "s") | (Measure::Cpu | Measure::Logs, "%") => 1.0,
         (Measure::Memory | Measure::Growth, "B") => 1.0,
         (Measure::Memory | Measure::Growth, "KB") => 1_024.0,
         (Measure::Memory | Measure::Growth, "MB") => 1_024.0 * 1_024.0,
         (Measure::Percentile(_) | Measure::Max, _) => {
             return Err(format!("{text:?} needs a unit: us, ms, s"));
         }
-        (Measure::Cpu, _) => return Err(format!("{text:?} needs the unit %")),
+        (Measure::Cpu | Measure::Logs, _) => return Err(format!("{text:?} needs the unit %")),
         (Measure::Memory | Measure::Growth, _) => {
             return Err(format!("{text:?} needs a unit: B, KB, MB"));
         }
@@ -131,6 +135,7 @@ impl Level {
             Measure::Cpu => measured.cpu_percent,
             Measure::Memory => measured.memory_bytes,
             Measure::Growth => measured.growth_bytes,
+            Measure::Logs => measured.logs_percent,
             Measure::Connections => Some(measured.connections as f64),
             Measure::Closed => Some(counters.closed_unexpectedly as f64),
             Measure::Errors => Some((counters.protocol_errors + counters.disagreements) as f64),
@@ -163,6 +168,7 @@ mod tests {
             cpu_percent: Some(69.5),
             memory_bytes: Some(8_000.0),
             growth_bytes: Some(-2_000_000.0),
+            logs_percent: Some(99.0),
         };
         parse(text).unwrap().iter().all(|level| level.judge(measured).holds)
     }
@@ -177,13 +183,21 @@ mod tests {
             "cpu<70%",
             "memory<8KB",
             "growth<=1MB",
+            "logs>=95%",
             "connections>=50000,closed=0,errors==0",
             "",
         ] {
             assert!(holds(good), "{good}");
         }
-        for bad in ["p50<100us", "max<400ms", "loss=0", "cpu<60%", "memory<=4KB", "p90<1ms,loss=3"]
-        {
+        for bad in [
+            "p50<100us",
+            "max<400ms",
+            "loss=0",
+            "cpu<60%",
+            "memory<=4KB",
+            "logs>99%",
+            "p90<1ms,loss=3",
+        ] {
             assert!(!holds(bad), "{bad}");
         }
     }
@@ -198,8 +212,9 @@ mod tests {
             cpu_percent: None,
             memory_bytes: None,
             growth_bytes: None,
+            logs_percent: None,
         };
-        for text in ["cpu<70%", "memory<8KB", "growth<1MB", "p99<1s"] {
+        for text in ["cpu<70%", "memory<8KB", "growth<1MB", "logs>1%", "p99<1s"] {
             let verdict = parse(text).unwrap()[0].judge(nothing);
             assert_eq!((verdict.measured, verdict.holds), (None, false), "{text}");
         }

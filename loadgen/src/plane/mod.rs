@@ -51,13 +51,13 @@ const _: () = assert!(BUFFERS as usize >= 2 * EVENTS_PER_TURN);
 /// The longest sleep: connects are paced and slow readers turn at this grain.
 const TICK_NS: u64 = 10_000_000;
 
-/// A plane whose thread is this busy naps when a turn has found little or nothing, as a network card
+/// A plane whose thread is busy naps (`nap_us`) when a turn has brought less than this, as a network card
 /// holds its interrupts back for some tens of microseconds: waking for every frame would cost more than
 /// reading it, and a sender on the same host pays for each wake as no remote viewer's server does.
 /// Below that it wakes for every frame, as any epoll client would, so that light loads can be
-/// compared with one. A nap lengthens a measured latency by at most 0.1 ms and never shortens one.
-pub(crate) const NAP: Duration = Duration::from_micros(50);
+/// compared with one.
 pub(crate) const NAP_EVENTS_MIN: usize = 16;
+/// From here on a thread counts as busy.
 const BUSY_PERCENT: u64 = 25;
 /// How often that is judged.
 const PACE_NS: u64 = 50_000_000;
@@ -256,9 +256,7 @@ impl Plane {
             }
             let arrived: usize = batches.iter().map(Vec::len).sum();
             if arrived == 0 {
-                if self.pace.is_busy(now) {
-                    std::thread::sleep(NAP);
-                } else {
+                if !self.nap(now) {
                     self.sleep(wake, now);
                 }
                 continue;
@@ -270,10 +268,20 @@ impl Plane {
                 }
             }
             self.flush();
-            if self.pace.is_busy(now) && arrived < NAP_EVENTS_MIN {
-                std::thread::sleep(NAP);
+            if arrived < NAP_EVENTS_MIN {
+                self.nap(now);
             }
         }
+    }
+
+    /// Naps, if the thread is busy enough for that; says whether.
+    fn nap(&mut self, now: u64) -> bool {
+        let nap = Duration::from_micros(self.plan.parameters.nap_us.into());
+        let should_nap = !nap.is_zero() && self.pace.is_busy(now);
+        if should_nap {
+            std::thread::sleep(nap);
+        }
+        should_nap
     }
 
     /// Sleeps until a completion, a command or the next thing due.

@@ -61,6 +61,13 @@ pub(crate) fn shards_percent(grown: &Metrics, secs: f64) -> Vec<f64> {
     shards.map(|(_, cpu_secs)| cpu_secs / secs * 100.0).collect()
 }
 
+/// How much of what an uproar node may retain it retains, in percent; none when the server does not say.
+pub(crate) fn logs_percent(metrics: &Metrics) -> Option<f64> {
+    let retained = metrics.iter().filter(|(name, _)| name.starts_with("uproar_log_bytes{"));
+    let retained: f64 = retained.map(|(_, bytes)| bytes).sum();
+    metrics.get("uproar_log_bytes_max").map(|most| retained / most * 100.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,6 +80,15 @@ mod tests {
         assert_eq!(grown["a_total{shard=\"0\"}"], 7.0);
         assert_eq!(grown["c_total"], 1.5);
         assert_eq!(grown.len(), 2);
+    }
+
+    #[test]
+    fn logs_of_all_shards_are_counted() {
+        let metrics = parse(
+            "uproar_log_bytes{shard=\"0\"} 30\nuproar_log_bytes{shard=\"1\"} 60\nuproar_log_bytes_max 120\n",
+        );
+        assert_eq!(logs_percent(&metrics), Some(75.0));
+        assert_eq!(logs_percent(&parse("x 3\n")), None);
     }
 
     #[test]
