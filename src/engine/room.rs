@@ -262,22 +262,22 @@ impl Room {
     }
 
     /// Home: appends a comment's archive to the canonical log and, if it is up to date, the view.
-    /// Returns the offset.
-    pub fn append(&mut self, archive: &[u8], scratch: &mut Vec<u8>) -> u64 {
+    /// Returns the offset. `fair_bytes`: what a log could have if all were alike.
+    pub fn append(&mut self, archive: &[u8], fair_bytes: u64, scratch: &mut Vec<u8>) -> u64 {
         let [canonical, view] = &mut self.feeds;
         let canonical = canonical.as_deref_mut().expect("a home room keeps its canonical log");
         let offset = canonical.log.end();
         scratch.clear();
         codec::write_binary_frame(archive, offset, scratch);
-        canonical.log.append(scratch);
+        canonical.log.append(scratch, fair_bytes);
         match view.as_deref_mut() {
             Some(view) if view.log.end() == offset => {
                 scratch.clear();
                 codec::write_json_frame(archive, offset, scratch);
-                view.log.append(scratch);
+                view.log.append(scratch, fair_bytes);
             }
             Some(_) => {
-                self.derive(scratch);
+                self.derive(fair_bytes, scratch);
             }
             None => {}
         }
@@ -285,7 +285,8 @@ impl Room {
     }
 
     /// Home: brings the view closer to the canonical log, by a step. True when it is there.
-    pub fn derive(&mut self, scratch: &mut Vec<u8>) -> bool {
+    /// `fair_bytes` as for [`Self::append`].
+    pub fn derive(&mut self, fair_bytes: u64, scratch: &mut Vec<u8>) -> bool {
         if matches!(self.role, Role::Replica(_)) {
             return true;
         }
@@ -298,7 +299,7 @@ impl Room {
             canonical.log.read(offset, &mut frame);
             scratch.clear();
             codec::write_json_frame(codec::archive_of_frame(&frame), offset, scratch);
-            view.log.append(scratch);
+            view.log.append(scratch, fair_bytes);
         }
         stop == canonical.log.end()
     }

@@ -94,8 +94,10 @@ impl Engine {
             }
         }
         assert_eq!(log_bytes, self.log_bytes, "the sum of log bytes is kept");
-        let share = self.limits.log_bytes_max / u64::from(self.setup.shards);
         let can_trim = !self.warmth.is_empty();
-        assert!(self.log_bytes <= share || !can_trim, "logs stay within the shard's share");
+        assert!(
+            self.log_bytes <= self.log_share_bytes() || !can_trim,
+            "logs stay within the shard's share"
+        );
     }
 }

@@ -85,6 +85,7 @@ impl Engine {
         room_id: Id,
         draft: &Draft<'_>,
     ) -> Result<(CommentId, u64), PostRefusal> {
+        let fair_bytes = self.fair_log_bytes();
         let room = self.rooms.table.get_mut(room_id).ok_or(PostRefusal::Overloaded)?;
         let Role::Home(home) = &mut room.role else { return Err(PostRefusal::Overloaded) };
         let digest = draft.key.map(|key| keys::digest(draft.user, key));
@@ -113,7 +114,7 @@ impl Engine {
         };
         self.frame.clear();
         codec::write_archive(&comment, &mut self.frame);
-        let offset = room.append(&self.frame, &mut self.scratch);
+        let offset = room.append(&self.frame, fair_bytes, &mut self.scratch);
         if let (Some(digest), Role::Home(home)) = (digest, &mut room.role) {
             let keys = home.keys.get_or_insert_with(Box::default);
             keys.remember(now, digest, Known { id, offset });
@@ -145,11 +146,12 @@ impl Engine {
 
     /// Brings the view of a room closer to its canonical log. True when it is there.
     pub(super) fn derive_step(&mut self, room_id: Id) -> bool {
+        let fair_bytes = self.fair_log_bytes();
         let Some(room) = self.rooms.table.get_mut(room_id) else { return true };
         if Codec::ALL.into_iter().all(|codec| room.is_derived(codec)) {
             return true;
         }
-        let is_derived = room.derive(&mut self.scratch);
+        let is_derived = room.derive(fair_bytes, &mut self.scratch);
         // Nobody here may read the view: its subscribers can all be on other shards.
         self.hint_followers(room_id);
         self.limit_logs(room_id);
@@ -173,9 +175,19 @@ impl Engine {
         self.limit_all_logs();
     }
 
+    /// The shard's share of what the node may keep.
+    pub(super) fn log_share_bytes(&self) -> u64 {
+        self.limits.log_bytes_max / u64::from(self.setup.shards)
+    }
+
+    /// What each log could have if all rooms that have one were alike.
+    fn fair_log_bytes(&self) -> u64 {
+        self.log_share_bytes() / (self.warmth.len().max(1) * Codec::ALL.len()) as u64
+    }
+
     /// Keeps all logs of the shard together within its share.
     pub(super) fn limit_all_logs(&mut self) {
-        let share = self.limits.log_bytes_max / u64::from(self.setup.shards);
+        let share = self.log_share_bytes();
         while self.log_bytes > share {
             if !self.trim_coldest() {
                 break;

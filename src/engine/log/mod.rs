@@ -25,8 +25,8 @@ const SEGMENT_BYTES_MAX: usize = 64 * 1_024;
 const GROWTH: usize = 4;
 /// A frame is rarely smaller than this, so a segment's index rarely fills before its bytes do.
 const FRAME_BYTES_USUAL: usize = 96;
-/// A trim drops a whole segment; with segments of at most this part of a log's limit, little
-/// more than asked for goes.
+/// A trim drops a whole segment; with segments of at most this part of what a log may have, little
+/// more than asked for goes, and a room whose turn it is to give keeps most of what it has.
 const SEGMENTS_MIN: usize = 8;
 
 const _: () = assert!(SEGMENT_BYTES_MIN >= FRAME_BYTES_USUAL);
@@ -109,7 +109,7 @@ impl Log {
     /// Lets another shard follow this log.
     pub fn grant(&mut self) -> Grant {
         if self.segments.is_empty() {
-            self.open_segment(0);
+            self.open_segment(0, u64::MAX);
         }
         Grant { oldest: Arc::clone(&self.segments[0]), tail: Arc::clone(&self.tail) }
     }
@@ -126,19 +126,21 @@ impl Log {
         }
     }
 
-    /// Home: appends a frame as offset [`Self::end`].
-    pub fn append(&mut self, frame: &[u8]) {
+    /// Home: appends a frame as offset [`Self::end`]. `fair_bytes`: what this log could have if all were alike;
+    /// it only sizes segments.
+    pub fn append(&mut self, frame: &[u8], fair_bytes: u64) {
         let last = self.segments.back().filter(|_| !self.is_resized);
         if !last.is_some_and(|segment| segment.append(frame)) {
-            self.open_segment(frame.len());
+            self.open_segment(frame.len(), fair_bytes);
             let appended = self.segments.back().is_some_and(|segment| segment.append(frame));
             assert!(appended, "a new segment has room for the frame it was made for");
         }
         self.end += 1;
     }
 
-    fn open_segment(&mut self, frame_bytes: usize) {
-        let ceiling = (self.bytes_max / SEGMENTS_MIN).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
+    fn open_segment(&mut self, frame_bytes: usize, fair_bytes: u64) {
+        let bytes_max = self.bytes_max.min(fair_bytes as usize);
+        let ceiling = (bytes_max / SEGMENTS_MIN).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
         let grown = self.segments.back().map_or(SEGMENT_BYTES_MIN, |last| {
             (last.words().len() * size_of::<u64>() * GROWTH)
                 .clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX)
@@ -271,7 +273,7 @@ mod tests {
                     _ => {
                         let bytes = frame(log.end(), &mut random);
                         model.push_back((log.end(), bytes.clone()));
-                        log.append(&bytes);
+                        log.append(&bytes, u64::MAX);
                     }
                 }
                 assert_eq!(log.frames() as usize, model.len(), "seed {seed}");
@@ -304,7 +306,7 @@ mod tests {
     fn a_cut_names_the_frame_that_was_cut() {
         let mut log = Log::new(1, 1 << 20, 1_000);
         for len in [10, 20, 30] {
-            log.append(&vec![7; len]);
+            log.append(&vec![7; len], u64::MAX);
         }
         let run = log.run(1, u32::MAX).expect("three frames are kept");
         assert_eq!((run.start, run.len, run.next), (0, 60, 4));
@@ -330,7 +332,7 @@ mod tests {
             }
         });
         for offset in 1..5_000u64 {
-            log.append(&offset.to_le_bytes().repeat(1 + offset as usize % 9));
+            log.append(&offset.to_le_bytes().repeat(1 + offset as usize % 9), u64::MAX);
         }
         reader.join().expect("the reader found no torn frame");
     }

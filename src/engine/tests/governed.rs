@@ -2,10 +2,11 @@
 //! for one, and the pauses between passes must bring the core to its target and leave small
 //! rooms alone.
 
+mod support;
+
 use std::collections::BTreeSet;
 
-use uproar_engine::control::{Reply, Request};
-use uproar_engine::engine::{Chunk, Engine, Setup};
+use uproar_engine::engine::{Chunk, Engine};
 use uproar_engine::limits::Limits;
 use uproar_engine::table::Id;
 use uproar_engine::time::{Now, TICK_US};
@@ -29,12 +30,9 @@ struct Core {
 impl Core {
     fn new() -> Self {
         let limits = Limits { posts_per_sec_event: 0, ..Limits::default() };
-        let node = "governed".into();
-        let setup = Setup { shard: 0, shards: 1, node, seed: 5, limits, conformance_echo: false };
         let now_us = 10 * TICK_US;
-        let engine = Engine::new(setup, Now { mono_us: now_us, wall_ms: 0 });
         Self {
-            engine,
+            engine: support::engine(limits, now_us),
             chunk: Chunk::default(),
             now_us,
             busy_us: 0,
@@ -46,17 +44,12 @@ impl Core {
     }
 
     fn now(&self) -> Now {
-        Now { mono_us: self.now_us, wall_ms: self.now_us / 1_000 }
+        support::at(self.now_us)
     }
 
     fn join(&mut self, event: &str) -> Id {
-        let request = format!(
-            "GET /v1/events/{event}/live HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\n\
-             Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-             Sec-WebSocket-Version: 13\r\n\r\n"
-        );
-        let id = self.engine.accept(self.now(), None, 0);
-        self.engine.received(self.now(), id, &mut request.into_bytes());
+        let now = self.now();
+        let id = support::join(&mut self.engine, now, event);
         while self.engine.has_work() {
             self.send();
         }
@@ -64,10 +57,8 @@ impl Core {
     }
 
     fn post(&mut self, event: &str) {
-        let (event, text) = (event.parse().expect("a sound event"), "hello".into());
-        let request = Request::Post { event, user: None, name: None, text, key: None };
-        let reply = self.engine.control(self.now(), request);
-        assert!(matches!(reply, Reply::Posted { .. }), "{reply:?}");
+        let now = self.now();
+        support::post(&mut self.engine, now, event, "hello");
     }
 
     /// One chunk, all taken; the core is busy for as long as that takes.

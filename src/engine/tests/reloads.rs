@@ -1,7 +1,9 @@
 //! Limits that change while rooms and connections are there: what SIGHUP does to an engine.
 
+mod support;
+
 use uproar_engine::control::{Reply, Request};
-use uproar_engine::engine::{Chunk, Engine, Setup, Source};
+use uproar_engine::engine::{Chunk, Engine, Source};
 use uproar_engine::limits::Limits;
 use uproar_engine::report::Report;
 use uproar_engine::time::{Now, TICK_US};
@@ -15,40 +17,24 @@ struct Shard {
 
 impl Shard {
     fn new(limits: Limits) -> Self {
-        let setup = Setup {
-            shard: 0,
-            shards: 1,
-            node: "reloads".into(),
-            seed: 5,
-            limits,
-            conformance_echo: false,
-        };
         // Silences may be taken to have begun before a connection came.
         let now_us = 1_000_000 * TICK_US;
-        let engine = Engine::new(setup, Now { mono_us: now_us, wall_ms: 0 });
-        Self { engine, chunk: Chunk::default(), now_us }
+        Self { engine: support::engine(limits, now_us), chunk: Chunk::default(), now_us }
     }
 
     fn now(&self) -> Now {
-        Now { mono_us: self.now_us, wall_ms: self.now_us / 1_000 }
+        support::at(self.now_us)
     }
 
     fn join(&mut self, event: &str) {
-        let request = format!(
-            "GET /v1/events/{event}/live HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\n\
-             Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-             Sec-WebSocket-Version: 13\r\n\r\n"
-        );
-        let id = self.engine.accept(self.now(), None, 0);
-        self.engine.received(self.now(), id, &mut request.into_bytes());
+        let now = self.now();
+        support::join(&mut self.engine, now, event);
         self.flush();
     }
 
     fn post(&mut self, event: &str) {
-        let (event, text) = (event.parse().expect("a sound event"), "hello".into());
-        let request = Request::Post { event, user: None, name: None, text, key: None };
-        let reply = self.engine.control(self.now(), request);
-        assert!(matches!(reply, Reply::Posted { .. }), "{reply:?}");
+        let now = self.now();
+        support::post(&mut self.engine, now, event, "hello");
     }
 
     fn reload(&mut self, limits: Limits) {
