@@ -21,6 +21,10 @@ fn what_real_nodes_expose_fires_what_it_should() {
     let node = Node::start(&["--stall-after-ms", "300"]);
     let stuck = node.metrics_with("uproar_shard_up{shard=\"0\"} 0");
     assert_fires("stuck", &constant(&stuck), &["UproarShardStuck"]);
+    // Under the watchdog one scrape sees it, a minute before the end of the hour.
+    let mut restarted = constant(&stuck);
+    restarted.insert("uproar_shard_up{shard=\"0\"}".to_owned(), "1x235 0 1x64".to_owned());
+    assert_fires("restarted", &restarted, &["UproarShardStuck"]);
 }
 
 /// A table of 1,100 slots: the least that a node takes is 1,024 more than its connections.
