@@ -1,9 +1,10 @@
 //! A test double: a small server that speaks PROTOCOL.md, well or, on request, badly.
 //!
-//! `double ADDRESS [drop|reorder|duplicate|rewrite ONE_IN | plain]` prints the address it listens on,
-//! then serves until its standard input ends. With a fault, one delivery in ONE_IN is dropped,
-//! swapped with the next, sent twice, or changed, so that tests can demand that the load
-//! generator notices. `plain` is another server altogether: it knows no protocol and sends
+//! `double ADDRESS [FAULT ONE_IN | plain]` prints the address it listens on,
+//! then serves until its standard input ends. With a fault, one delivery in ONE_IN is dropped (`drop`),
+//! swapped with the next (`reorder`), sent twice (`duplicate`), or changed (`rewrite`), one post is
+//! forgotten (`swallow`) or answered with an error (`refuse`), or all upgrades beyond that many are refused
+//! (`full`), so that tests can demand that the load generator notices. `plain` is another server altogether: it knows no protocol and sends
 //! every message to everyone who asked for the same path. It is one thread and no model of a fast server.
 
 use std::cell::RefCell;
@@ -28,6 +29,9 @@ enum Fault {
     Reorder,
     Duplicate,
     Rewrite,
+    Swallow,
+    Refuse,
+    Full,
     Plain,
 }
 
@@ -52,6 +56,7 @@ struct Server {
     fault: Fault,
     one_in: u64,
     deliveries: u64,
+    posts: u64,
     connections: u64,
 }
 
@@ -65,11 +70,15 @@ fn main() {
         Some("reorder") => Fault::Reorder,
         Some("duplicate") => Fault::Duplicate,
         Some("rewrite") => Fault::Rewrite,
+        Some("swallow") => Fault::Swallow,
+        Some("refuse") => Fault::Refuse,
+        Some("full") => Fault::Full,
         Some("plain") => Fault::Plain,
         Some(other) => panic!("there is no fault {other}"),
     };
     let one_in = arguments.get(3).map_or(10_000, |text| text.parse().expect("a number"));
-    let server = Server { rooms: HashMap::new(), fault, one_in, deliveries: 0, connections: 0 };
+    let rooms = HashMap::new();
+    let server = Server { rooms, fault, one_in, deliveries: 0, posts: 0, connections: 0 };
     // The parent closing our standard input is the sign to end, even if it was killed.
     std::thread::spawn(|| {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
@@ -119,6 +128,13 @@ async fn session(mut stream: TcpStream, server: Shared) -> std::io::Result<()> {
         lines.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned())
     };
     let Some(key) = field("sec-websocket-key") else { return Ok(()) };
+    let is_full = {
+        let server = server.borrow();
+        server.fault == Fault::Full && server.connections >= server.one_in
+    };
+    if is_full {
+        return stream.write_all(b"HTTP/1.1 503 Service Unavailable\r\n\r\n").await;
+    }
     let mut answer = format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Accept: {}\r\n",
@@ -215,6 +231,25 @@ fn post(server: &mut Server, event: &str, number: u64, payload: &[u8]) {
         }
         return;
     }
+    server.posts += 1;
+    let is_due = server.posts.is_multiple_of(one_in);
+    let reference = post["ref"].as_str().unwrap_or("");
+    let answer = |room: &Room, text: String| {
+        if let Some(author) = room.subscribers.get(&number) {
+            // A receiver that is gone has its own way of finding out.
+            let _ = author.outbox.send(text_frame(text.as_bytes()));
+        }
+    };
+    match fault {
+        Fault::Swallow if is_due => return,
+        Fault::Refuse if is_due => {
+            let text = format!(
+                r#"{{"type":"error","ref":"{reference}","code":"rate_limited","message":"m"}}"#
+            );
+            return answer(room, text);
+        }
+        _ => {}
+    }
     let offset = room.log.len() + 1;
     let id = format!("01976543-2100-7567-aaf3-{offset:012x}");
     let text = post["text"].as_str().unwrap_or("");
@@ -224,12 +259,8 @@ fn post(server: &mut Server, event: &str, number: u64, payload: &[u8]) {
     let frame = text_frame(comment.as_bytes());
     let rewritten = text_frame(comment.replace("~upr", "~uPr").as_bytes());
     room.log.push(Rc::clone(&frame));
-    if let Some(author) = room.subscribers.get(&number) {
-        let reference = post["ref"].as_str().unwrap_or("");
-        let ack = format!(r#"{{"type":"ack","ref":"{reference}","id":"{id}","offset":{offset}}}"#);
-        // A receiver that is gone has its own way of finding out.
-        let _ = author.outbox.send(text_frame(ack.as_bytes()));
-    }
+    let ack = format!(r#"{{"type":"ack","ref":"{reference}","id":"{id}","offset":{offset}}}"#);
+    answer(room, ack);
     for subscriber in room.subscribers.values_mut() {
         server.deliveries += 1;
         let is_due = fault != Fault::None && server.deliveries.is_multiple_of(one_in);

@@ -14,11 +14,19 @@ use crate::sources::Origin;
 /// Ports tried before a connect counts as failed.
 const TRIES: u32 = 16;
 
-/// A non-blocking socket whose connect has begun.
-pub(crate) fn connecting_socket(target: SocketAddr, origin: Origin) -> io::Result<Socket> {
+/// A non-blocking socket whose connect has begun. `receive_bytes`: its receive buffer, if not the host's own.
+pub(crate) fn connecting_socket(
+    target: SocketAddr,
+    origin: Origin,
+    receive_bytes: Option<usize>,
+) -> io::Result<Socket> {
     let mut attempt = 0;
     loop {
-        match connect_once(target, SocketAddr::new(origin.address, origin.port(attempt))) {
+        match connect_once(
+            target,
+            SocketAddr::new(origin.address, origin.port(attempt)),
+            receive_bytes,
+        ) {
             Err(error) if is_port_taken(&error) && attempt < TRIES => {
                 attempt += 1;
             }
@@ -27,12 +35,19 @@ pub(crate) fn connecting_socket(target: SocketAddr, origin: Origin) -> io::Resul
     }
 }
 
-fn connect_once(target: SocketAddr, source: SocketAddr) -> io::Result<Socket> {
+fn connect_once(
+    target: SocketAddr,
+    source: SocketAddr,
+    receive_bytes: Option<usize>,
+) -> io::Result<Socket> {
     let kind = Type::STREAM.nonblocking().cloexec();
     let socket = Socket::new(Domain::for_address(target), kind, Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
     // A port in TIME_WAIT towards another target is free for us.
     socket.set_reuse_address(true)?;
+    if let Some(bytes) = receive_bytes {
+        socket.set_recv_buffer_size(bytes)?;
+    }
     socket.bind(&SockAddr::from(source))?;
     match socket.connect(&SockAddr::from(target)) {
         Ok(()) => Ok(socket),

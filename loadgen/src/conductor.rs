@@ -26,10 +26,17 @@ const LEAD_NS: u64 = 100_000_000;
 const SATURATED_PERCENT: f64 = 90.0;
 /// A server whose CPUs others use this much was not measured alone, in percent.
 const DISTURBED_PERCENT: f64 = 15.0;
+/// A load generator thread that was ready this long and had no CPU was not measured alone either, in percent.
+const STARVED_PERCENT: f64 = 10.0;
 /// Posts later than this (99th percentile) mean that the load generator was, in seconds.
 const SLIPPAGE_MAX_SECS: f64 = 0.05;
+/// After this long not everyone comes back any more.
+const RETURN_SECS_MAX: f64 = 60.0;
 /// The knee is found when the rate that broke is at most this much above the one that held.
 const KNEE_PRECISION: f64 = 1.1;
+
+/// The histogram of a window that did not end.
+pub(crate) const INTERRUPTED: &str = "interrupted";
 
 /// Why a run ended early.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +51,13 @@ pub(crate) enum Abort {
         "the server does not answer posts: {done} of {wanted} acknowledged while filling the logs"
     )]
     NotFilled { done: u64, wanted: u64 },
+}
+
+impl Abort {
+    /// Whether nothing was measured, because the run could not begin.
+    pub(crate) fn is_before_the_run(&self) -> bool {
+        matches!(self, Self::NotConnected { .. } | Self::NotFilled { .. })
+    }
 }
 
 /// What a run has measured so far.
@@ -68,8 +82,18 @@ pub(crate) struct Conductor<'a> {
 }
 
 impl Conductor<'_> {
-    /// The whole course.
+    /// The whole course. What an interrupted window has measured is kept.
     pub(crate) fn run(&mut self) -> Result<(), Abort> {
+        let result = self.course();
+        let kept = self.findings.histograms.len();
+        let window = self.findings.last.as_ref().and_then(|tally| tally.windows.get(kept));
+        if let (Err(_), Some(window)) = (&result, window.cloned()) {
+            self.findings.histograms.push((INTERRUPTED.to_owned(), window.latency));
+        }
+        result
+    }
+
+    fn course(&mut self) -> Result<(), Abort> {
         let parameters = self.parameters;
         if parameters.fill_per_event > 0 {
             self.connect(false)?;
@@ -92,7 +116,9 @@ impl Conductor<'_> {
         };
         self.crew.tell(&Command::Connect { everyone });
         let secs = f64::from(p.viewers) / f64::from(p.connects_per_sec) * 3.0 + 30.0;
-        let tally = self.watch("connect", secs, |tally| tally.live >= wanted)?;
+        let given_up = self.findings.last.as_ref().map_or(0, |tally| tally.counters.gave_up);
+        let is_settled = |tally: &Tally| tally.live + tally.counters.gave_up - given_up >= wanted;
+        let tally = self.watch("connect", secs, is_settled)?;
         if tally.live < wanted {
             let hint = tally.troubles.first().map(|text| format!(": {text}")).unwrap_or_default();
             return Err(Abort::NotConnected { live: tally.live, wanted, hint });
@@ -142,7 +168,12 @@ impl Conductor<'_> {
             }
             let step = self.findings.steps.last().expect("a step was just made");
             let broken = step.verdicts.iter().find(|verdict| !verdict.holds);
-            let broken = broken.map_or("loss", |verdict| verdict.level.as_str());
+            let broken = match broken {
+                Some(verdict) => verdict.level.as_str(),
+                None if step.counters.posts_refused > 0 => "the server's limit of posts",
+                None if step.counters.posts_unanswered > 0 => "the answer of posts",
+                None => "loss",
+            };
             stopped_by = format!("{broken} broke at {rate:.2} comments/s an event");
             if step.is_client_limited {
                 stopped_by += "; client-limited, so the server may hold more";
@@ -180,7 +211,8 @@ impl Conductor<'_> {
         let mut counters = tally.counters.since(&before.counters);
         // What is lost is what is lost now; a tail judged earlier may have come since.
         counters.lost = tally.counters.lost.saturating_sub(before.counters.lost);
-        let shares = Shares { start, end, start_tally, end_tally, memory };
+        counters.posts_unanswered = tally.counters.posts_unanswered;
+        let shares = Shares { start, end, start_tally, end_tally, memory, missing: tally.missing };
         let step =
             self.judge_step(label, rate, counters, tally.live, &window, returns_secs, &shares);
         let holds = step.holds;
@@ -204,13 +236,23 @@ impl Conductor<'_> {
             while bounce_ns < end_ns {
                 self.watch_until(label, bounce_ns)?;
                 let wanted = u64::from(p.viewers);
+                let (before, begun_ns) = (self.look(label)?, now_ns());
                 self.crew.tell(&Command::Bounce { share: p.bounce_share, leave, publishers_too });
                 bounce_ns += (p.bounce_secs * 1e9) as u64;
                 if self.scenario == Scenario::Storm {
-                    let begun_ns = now_ns();
-                    self.watch(label, 60.0, |tally| tally.live < wanted)?;
-                    self.watch(label, 60.0, |tally| tally.live >= wanted)?;
-                    returns_secs.push((now_ns() - begun_ns) as f64 / 1e9);
+                    let left = |tally: &Tally| {
+                        tally.counters.closed_by_plan - before.counters.closed_by_plan
+                    };
+                    let back = |tally: &Tally| {
+                        tally.counters.connects_done - before.counters.connects_done
+                    };
+                    let is_back = |tally: &Tally| {
+                        tally.live >= wanted && left(tally) > 0 && back(tally) >= left(tally)
+                    };
+                    let tally = self.watch(label, RETURN_SECS_MAX, is_back)?;
+                    if is_back(&tally) {
+                        returns_secs.push(tally.last_live_ns.saturating_sub(begun_ns) as f64 / 1e9);
+                    }
                 }
             }
         }
@@ -218,15 +260,18 @@ impl Conductor<'_> {
         Ok(returns_secs)
     }
 
-    /// Waits until every viewer has everything, or the drain time is over.
+    /// Waits until every viewer has everything and every post its answer, or the drain time is over.
     fn drain(&mut self) -> Result<Tally, Abort> {
         let deadline = now_ns() + (self.parameters.drain_secs * 1e9) as u64;
         let wanted = u64::from(self.parameters.viewers);
         loop {
             self.look("drain")?;
-            let tally = self.crew.judge()?;
+            let mut tally = self.crew.judge()?;
             let is_back = self.parameters.bounce_share == 0.0 || tally.live >= wanted;
-            if tally.behind == 0 && is_back || now_ns() >= deadline {
+            let unanswered = self.unanswered(&tally.counters);
+            if tally.behind == 0 && unanswered == 0 && is_back || now_ns() >= deadline {
+                tally.counters.posts_unanswered = unanswered;
+                self.findings.last = Some(tally.clone());
                 return Ok(tally);
             }
             std::thread::sleep(LOOK);
@@ -244,13 +289,16 @@ impl Conductor<'_> {
         returns_secs: Vec<f64>,
         shares: &Shares,
     ) -> Step {
-        let Shares { start, end, start_tally, end_tally, memory } = shares;
+        let Shares { start, end, start_tally, end_tally, memory, missing } = shares;
         let secs = (end.time_ns - start.time_ns) as f64 / 1e9;
         let in_window = end_tally.counters.since(&start_tally.counters);
         let deliveries = (in_window.deliveries + in_window.deliveries_slow) as f64;
         let per_delivery = |us: f64| (deliveries > 0.0).then(|| us / deliveries);
         let loadgen = crate::report::LoadgenUse {
             busiest_percent: (end_tally.cpu_us_max - start_tally.cpu_us_max) as f64 / secs / 1e4,
+            starved_percent: (end_tally.waited_us_max - start_tally.waited_us_max) as f64
+                / secs
+                / 1e4,
             us_per_delivery: per_delivery((end_tally.cpu_us - start_tally.cpu_us) as f64),
             slippage_p99_secs: window.slippage.value_at_quantile(0.99) as f64 / 1e6,
         };
@@ -268,9 +316,11 @@ impl Conductor<'_> {
                 .as_ref()
                 .map(|server| server.cpu_percent)
                 .or((!shards_percent.is_empty()).then_some(shards_mean)),
-            memory_bytes: server.as_ref().map(|server| {
-                server.user_bytes_per_connection + server.kernel_bytes_per_connection
-            }),
+            // Less than nothing: others' sockets came or went meanwhile.
+            memory_bytes: server
+                .as_ref()
+                .filter(|s| s.kernel_bytes_per_connection >= 0.0)
+                .map(|s| s.user_bytes_per_connection + s.kernel_bytes_per_connection),
             growth_bytes: growth.map(|growth| growth.bytes),
             logs_percent: metrics::logs_percent(&end.metrics),
         };
@@ -281,8 +331,19 @@ impl Conductor<'_> {
             && counters.disagreements == 0
             && counters.protocol_errors == 0
             && counters.closed_unexpectedly == 0
-            && counters.resumes_incomplete == 0;
+            && counters.resumes_incomplete == 0
+            && counters.posts_refused == 0
+            && counters.posts_unanswered == 0
+            && connections + self.closed_slow() >= u64::from(self.parameters.viewers);
+        // What no load excuses: late and announced is not among it.
+        let unannounced = counters.lost.saturating_sub(counters.gap_comments + missing);
+        let is_sound = unannounced == 0
+            && counters.duplicates == 0
+            && counters.reordered == 0
+            && counters.disagreements == 0
+            && counters.protocol_errors == 0;
         let is_client_limited = loadgen.busiest_percent >= SATURATED_PERCENT
+            || loadgen.starved_percent >= STARVED_PERCENT
             || loadgen.slippage_p99_secs > SLIPPAGE_MAX_SECS;
         let is_server_limited = server.as_ref().is_some_and(|s| s.cpu_percent >= SATURATED_PERCENT)
             || shards_percent.iter().any(|&percent| percent >= SATURATED_PERCENT);
@@ -306,6 +367,7 @@ impl Conductor<'_> {
             connections,
             deliveries_per_sec: deliveries / secs,
             latency: Latency::of(&window.latency),
+            is_sound,
             holds: is_clean && verdicts.iter().all(|verdict| verdict.holds),
             metrics,
             shards_percent,
@@ -317,6 +379,21 @@ impl Conductor<'_> {
             growth,
             returns_secs,
             verdicts,
+        }
+    }
+
+    /// Slow viewers that the server has ended so far.
+    fn closed_slow(&self) -> u64 {
+        self.findings.last.as_ref().map_or(0, |tally| tally.counters.closed_slow)
+    }
+
+    /// Posts without an answer whose publisher is still there.
+    fn unanswered(&self, counters: &Counters) -> u64 {
+        match self.parameters.speak {
+            Speak::Generic => 0,
+            Speak::Json | Speak::Rkyv => counters
+                .posts
+                .saturating_sub(counters.acks + counters.posts_refused + counters.posts_abandoned),
         }
     }
 
@@ -365,4 +442,6 @@ struct Shares {
     start_tally: Tally,
     end_tally: Tally,
     memory: crate::observer::Memory,
+    /// Comments that had not come when the step's drain was over.
+    missing: u64,
 }

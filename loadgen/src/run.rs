@@ -8,7 +8,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::cli::{Floor as FloorOptions, Run, Worker};
 use crate::clients;
-use crate::conductor::{Conductor, Findings};
+use crate::conductor::{Abort, Conductor, Findings, INTERRUPTED};
 use crate::crew::Crew;
 use crate::observer::Observer;
 use crate::plane::PlanePlan;
@@ -94,7 +94,9 @@ pub(crate) fn run(options: &Run) -> Result<bool, String> {
         observer: &mut observer,
         findings: &mut findings,
     };
-    let aborted = conductor.run().err().map(|abort| abort.to_string());
+    let abort = conductor.run().err();
+    let could_not_begin = abort.as_ref().is_some_and(Abort::is_before_the_run);
+    let aborted = abort.map(|abort| abort.to_string());
     let own_bytes = own_pss_bytes().saturating_sub(own_before);
     let process = observer.server();
     let machine = Machine {
@@ -112,7 +114,11 @@ pub(crate) fn run(options: &Run) -> Result<bool, String> {
     let last = findings.last.unwrap_or_else(crate::tally::Tally::new);
     let mut counters = last.counters;
     counters.lost = counters.lost.max(findings.steps.iter().map(|step| step.counters.lost).sum());
-    let passed = aborted.is_none() && findings.steps.first().is_some_and(|step| step.holds);
+    let interrupted = findings.histograms.iter().find(|(label, _)| label == INTERRUPTED);
+    let interrupted = interrupted.map(|(_, latency)| Latency::of(latency));
+    let passed = aborted.is_none()
+        && findings.steps.first().is_some_and(|step| step.holds)
+        && findings.steps.iter().all(|step| step.is_sound);
     let report = Report {
         format: FORMAT,
         scenario: options.scenario.name().to_owned(),
@@ -129,6 +135,7 @@ pub(crate) fn run(options: &Run) -> Result<bool, String> {
         slippage: Latency::of(&last.slippage),
         loadgen_bytes_per_viewer: own_bytes as f64 / f64::from(parameters.viewers),
         highest: findings.highest,
+        interrupted,
         troubles: last.troubles,
         aborted,
         passed,
@@ -140,7 +147,10 @@ pub(crate) fn run(options: &Run) -> Result<bool, String> {
         files::write(folder, &report, &findings.histograms)
             .map_err(|error| format!("cannot write the report to {}: {error}", folder.display()))?;
     }
-    Ok(report.passed)
+    match report.aborted {
+        Some(text) if could_not_begin => Err(text),
+        _ => Ok(report.passed),
+    }
 }
 
 /// Serves coordinators until the process is ended.

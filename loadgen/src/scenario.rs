@@ -201,9 +201,15 @@ impl Parameters {
                 bounce_secs: 10.0,
                 ..base
             },
-            Scenario::Slow => {
-                Self { viewers: 15_000, events: 1, rate: 5.0, slow_share: 0.1, ..base }
-            }
+            // 230 KB for each who never reads: more than both kernels hold for one.
+            Scenario::Slow => Self {
+                viewers: 5_000,
+                events: 1,
+                rate: 10.0,
+                comment_bytes: 1_000,
+                slow_share: 0.1,
+                ..base
+            },
             Scenario::Churn => Self {
                 viewers: 10_000,
                 events: 100,

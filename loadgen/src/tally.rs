@@ -34,8 +34,12 @@ counters! {
     connects_failed,
     /// Upgrades answered with another status than 101.
     upgrades_refused,
+    /// Viewers that stay away after too many failed connects.
+    gave_up,
     /// Live connections that the server or the kernel ended although the scenario did not want it.
     closed_unexpectedly,
+    /// Deliberately slow viewers that the server ended, as it may.
+    closed_slow,
     /// Connections closed because the scenario wanted it.
     closed_by_plan,
     /// Bytes received after the upgrade.
@@ -56,6 +60,10 @@ counters! {
     acks,
     /// Posts the server refused.
     posts_refused,
+    /// Posts whose publisher left, by plan or not, before they were answered.
+    posts_abandoned,
+    /// Posts that the server had not answered when the run or step ended, although their publisher was there.
+    posts_unanswered,
     /// Posts skipped because their publisher was not connected when they were due.
     posts_skipped,
     /// Comments that a connected viewer should have got and had not when the run ended, gap or not.
@@ -126,6 +134,10 @@ pub(crate) struct Tally {
     pub(crate) live: u64,
     /// Viewers that have not reached the newest acknowledged offset of their event.
     pub(crate) behind: u64,
+    /// The comments that those miss; a part of `lost` while they do.
+    pub(crate) missing: u64,
+    /// When the latest viewer became live, by the conductor's monotonic clock, in nanoseconds.
+    pub(crate) last_live_ns: u64,
     /// Latencies since the last collection, by receipt.
     #[serde(with = "compressed")]
     pub(crate) recent: Histogram<u64>,
@@ -144,6 +156,8 @@ pub(crate) struct Tally {
     pub(crate) cpu_us: u64,
     /// That of the busiest plane.
     pub(crate) cpu_us_max: u64,
+    /// How long the thread of the plane that waited most was ready and had no CPU, in microseconds.
+    pub(crate) waited_us_max: u64,
     /// First error texts, at most a few.
     pub(crate) troubles: Vec<String>,
 }
@@ -154,6 +168,8 @@ impl Tally {
             counters: Counters::default(),
             live: 0,
             behind: 0,
+            missing: 0,
+            last_live_ns: 0,
             recent: latency_histogram(),
             slippage: latency_histogram(),
             ack: latency_histogram(),
@@ -161,6 +177,7 @@ impl Tally {
             windows: Vec::new(),
             cpu_us: 0,
             cpu_us_max: 0,
+            waited_us_max: 0,
             troubles: Vec::new(),
         }
     }
@@ -196,6 +213,8 @@ impl Tally {
         self.counters.add(&other.counters);
         self.live += other.live;
         self.behind += other.behind;
+        self.missing += other.missing;
+        self.last_live_ns = self.last_live_ns.max(other.last_live_ns);
         self.recent.add(&other.recent).expect(SAME);
         self.slippage.add(&other.slippage).expect(SAME);
         self.ack.add(&other.ack).expect(SAME);
@@ -211,6 +230,7 @@ impl Tally {
         }
         self.cpu_us += other.cpu_us;
         self.cpu_us_max = self.cpu_us_max.max(other.cpu_us_max);
+        self.waited_us_max = self.waited_us_max.max(other.waited_us_max);
         for trouble in &other.troubles {
             if !self.troubles.contains(trouble) {
                 self.troubles.push(trouble.clone());

@@ -46,6 +46,68 @@ fn one_comment_in_ten_thousand_that_is_not_the_one_others_saw_is_noticed() {
     assert!(!passed && counters["disagreements"].as_u64() >= Some(1), "{text}");
 }
 
+/// A short run against a double with a fault of posts.
+fn posts_with(fault: &str) -> (serde_json::Value, bool, String) {
+    let double = Double::start(&[fault, "10"]);
+    let out = folder(&format!("posts-{fault}"));
+    let output = loadgen("hot", &double.address)
+        .args(["--viewers", "20", "--rate", "40", "--duration-secs", "1"])
+        .args(["--drain-secs", "1", "--out"])
+        .arg(&out)
+        .output()
+        .unwrap();
+    let (text, passed) = outcome(&output);
+    (report(&out)["counters"].clone(), passed, text)
+}
+
+#[test]
+fn a_post_that_vanishes_for_everyone_is_noticed() {
+    let (counters, passed, text) = posts_with("swallow");
+    assert!(!passed && counters["posts_unanswered"].as_u64() >= Some(1), "{text}");
+    assert!(text.contains("posts unanswered"), "{text}");
+}
+
+#[test]
+fn a_refused_post_fails_the_run() {
+    let (counters, passed, text) = posts_with("refuse");
+    assert!(!passed && counters["posts_refused"].as_u64() >= Some(1), "{text}");
+    assert_eq!(counters["posts_unanswered"], 0, "{text}");
+}
+
+#[test]
+fn viewers_who_cannot_come_back_fail_the_run() {
+    let double = Double::start(&["full", "60"]);
+    let output = loadgen("churn", &double.address)
+        .args(["--viewers", "50", "--events", "2", "--bounce-share", "0.5", "--bounce-secs", "0.5"])
+        .args(["--duration-secs", "2", "--drain-secs", "4"])
+        .output()
+        .unwrap();
+    let (text, passed) = outcome(&output);
+    assert!(!passed && text.contains("upgrades refused"), "{text}");
+}
+
+#[test]
+fn a_server_too_small_for_the_viewers_is_a_run_that_could_not_take_place() {
+    let double = Double::start(&["full", "30"]);
+    let output = loadgen("hot", &double.address).args(["--viewers", "50"]).output().unwrap();
+    let (text, _) = outcome(&output);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("only 30 of 50 viewers could connect"), "{text}");
+}
+
+#[test]
+fn a_comment_lost_in_a_later_step_fails_the_run() {
+    let double = Double::start(&["drop", "2000"]);
+    let output = loadgen("ramp", &double.address)
+        .args(["--viewers", "100", "--events", "1", "--rate", "4", "--duration-secs", "1"])
+        .args(["--step-secs", "1", "--step-factor", "8", "--steps-max", "2"])
+        .args(["--slo", "p99<5s"])
+        .output()
+        .unwrap();
+    let (text, passed) = outcome(&output);
+    assert!(!passed && text.contains("what no load excuses, in step x"), "{text}");
+}
+
 #[test]
 fn a_faultless_server_passes_and_everything_adds_up() {
     let double = Double::start(&[]);

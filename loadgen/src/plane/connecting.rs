@@ -11,6 +11,9 @@ use super::{ATTEMPTS_MAX, Lane, Plane, RETRY_NS};
 use crate::clients::{connecting_socket, explain_connect};
 use crate::wire::{Dialect, upgrade};
 
+/// The receive buffer of a slow viewer: about what the least one holds anyway.
+const SLOW_RECEIVE_BYTES: usize = 4 * 1024;
+
 impl Plane {
     /// Begins as many connects as the pace and the window allow.
     pub(super) fn connect_some(&mut self, now: u64) {
@@ -46,7 +49,9 @@ impl Plane {
         let (lane, slot) = self.place(viewer);
         let v = &self.crowd.viewers[viewer as usize];
         let origin = self.plan.sources.origin(v.number, v.generation);
-        let opened = connecting_socket(self.plan.target, origin)
+        // Else the client's kernel takes what a slow viewer does not read.
+        let receive_bytes = (v.role == Role::Slow).then_some(SLOW_RECEIVE_BYTES);
+        let opened = connecting_socket(self.plan.target, origin, receive_bytes)
             .and_then(|socket| self.lanes[lane].ring.adopt(slot, socket));
         if let Err(error) = opened {
             self.crowd.trouble(|| explain_connect(&error));
@@ -72,6 +77,7 @@ impl Plane {
             self.retries.push_back((now + RETRY_NS, viewer));
         } else {
             v.next = Next::Fail;
+            self.crowd.tally.counters.gave_up += 1;
         }
     }
 
@@ -108,6 +114,10 @@ impl Plane {
     pub(super) fn lost(&mut self, viewer: u32) {
         match self.crowd.viewers[viewer as usize].phase {
             Phase::Away | Phase::Closing => {}
+            Phase::Live if self.crowd.viewers[viewer as usize].role == Role::Slow => {
+                self.crowd.tally.counters.closed_slow += 1;
+                self.end(viewer, Next::Stay);
+            }
             Phase::Live => {
                 self.crowd.tally.counters.closed_unexpectedly += 1;
                 self.end(viewer, Next::Fail);
@@ -128,6 +138,7 @@ impl Plane {
     pub(super) fn end(&mut self, viewer: u32, next: Next) {
         let (lane, slot) = self.place(viewer);
         let key = self.key(viewer);
+        self.crowd.abandon(viewer);
         let v = &mut self.crowd.viewers[viewer as usize];
         match v.phase {
             Phase::Live => self.crowd.tally.live -= 1,
@@ -163,7 +174,10 @@ impl Plane {
             Next::Return | Next::Resume if v.attempts < ATTEMPTS_MAX => {
                 self.retries.push_back((now + RETRY_NS, viewer));
             }
-            Next::Return | Next::Resume => v.next = Next::Fail,
+            Next::Return | Next::Resume => {
+                v.next = Next::Fail;
+                self.crowd.tally.counters.gave_up += 1;
+            }
         }
     }
 }

@@ -49,6 +49,8 @@ pub(super) struct Crowd {
     pub(super) holes: Holes,
     /// Messages that came in fragments so far.
     pub(super) fragments: HashMap<u32, Vec<u8>>,
+    /// Posts of each publisher that the server has not answered; not of a generic one, which never does.
+    pub(super) unanswered: HashMap<u32, u64>,
     /// The publisher number of viewers that post.
     pub(super) publisher_numbers: HashMap<u32, u32>,
     pub(super) run: u16,
@@ -126,6 +128,7 @@ impl Crowd {
                 if matches!(self.dialect, Dialect::Generic(_)) {
                     viewer.phase = Phase::Live;
                     viewer.expected = 0;
+                    viewer.joined_at = self.heads[viewer.event as usize];
                     calls.push(Call::Live);
                 } else {
                     viewer.phase = Phase::Welcoming;
@@ -213,6 +216,7 @@ impl Crowd {
             }
             Heard::Ack { sequence, offset } => {
                 self.tally.counters.acks += 1;
+                self.answered(index);
                 let event = self.viewers[index as usize].event as usize;
                 self.heads[event] = self.heads[event].max(offset);
                 let publisher = self.publisher_numbers.get(&index);
@@ -223,6 +227,7 @@ impl Crowd {
             }
             Heard::Refused { code } => {
                 self.tally.counters.posts_refused += 1;
+                self.answered(index);
                 self.trouble(|| format!("a post was refused: {code}"));
             }
             Heard::Gap { from, to } => self.gap(index, from, to),
@@ -266,6 +271,17 @@ impl Crowd {
             self.tally.delivered(marker.due_ns, now_ns);
         }
         self.agree(event, offset, marker.identity());
+    }
+
+    fn answered(&mut self, index: u32) {
+        if let Some(posts) = self.unanswered.get_mut(&index) {
+            *posts = posts.saturating_sub(1);
+        }
+    }
+
+    /// Gives up the answers that a viewer waits for, as its connection ends.
+    pub(super) fn abandon(&mut self, index: u32) {
+        self.tally.counters.posts_abandoned += self.unanswered.remove(&index).unwrap_or(0);
     }
 
     fn agree(&mut self, event: usize, offset: u64, identity: u64) {
@@ -341,6 +357,7 @@ impl Crowd {
         record(&mut self.tally.connect, now_ns.saturating_sub(begun_ns) / 1_000);
         self.tally.counters.connects_done += 1;
         self.tally.live += 1;
+        self.tally.last_live_ns = now_ns;
     }
 
     /// Keeps the text of an early trouble.
@@ -363,7 +380,9 @@ impl Crowd {
                 Phase::Away | Phase::Closing => viewer.next == super::viewer::Next::Fail,
                 Phase::Connecting | Phase::Upgrading | Phase::Welcoming => false,
             };
-            let missing = (heads[viewer.event as usize] + 1).saturating_sub(viewer.expected.max(1));
+            // Who has heard nothing yet may only miss what came after it.
+            let next = if viewer.expected == 0 { viewer.joined_at + 1 } else { viewer.expected };
+            let missing = (heads[viewer.event as usize] + 1).saturating_sub(next);
             if should_watch && viewer.role != Role::Slow && missing > 0 {
                 behind.0 += 1;
                 behind.1 += missing;

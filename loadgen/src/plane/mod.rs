@@ -193,6 +193,7 @@ impl Plane {
             recents: events.iter().map(|_| Recent::new(places)).collect(),
             holes: Holes::default(),
             fragments: HashMap::new(),
+            unanswered: HashMap::new(),
             publisher_numbers: publishers.iter().map(|p| (p.viewer, p.number)).collect(),
             run: plan.run,
             started_ns: now_ns(),
@@ -355,6 +356,7 @@ impl Plane {
                 self.crowd.tally.behind = behind;
                 let mut tally = self.numbers();
                 tally.counters.lost += missing;
+                tally.missing = missing;
                 return Some(Answer::Tally(Box::new(tally)));
             }
             Command::Quit => unreachable!("the loop ends on it"),
@@ -367,6 +369,7 @@ impl Plane {
         tally.counters.checked = self.crowd.reader.checked;
         tally.cpu_us = crate::clock::thread_cpu_us();
         tally.cpu_us_max = tally.cpu_us;
+        tally.waited_us_max = crate::clock::thread_waited_us();
         let numbers = tally.clone();
         tally.recent.reset();
         numbers

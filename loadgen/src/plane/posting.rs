@@ -40,7 +40,9 @@ impl Plane {
             frame::write_frame(opcode, &payload, mask, out);
         });
         self.crowd.tally.counters.posts += 1;
-        if matches!(self.crowd.dialect, Dialect::Generic(_)) {
+        if !matches!(self.crowd.dialect, Dialect::Generic(_)) {
+            *self.crowd.unanswered.entry(viewer).or_default() += 1;
+        } else {
             let head = &mut self.crowd.heads[event];
             *head = (*head).max(u64::from(marker.sequence) + 1);
         }

@@ -50,7 +50,7 @@ pub(crate) fn calibrate(viewers: u32, descriptors_max: u64) -> io::Result<Calibr
     let start = settled();
     let mut clients: Vec<TcpStream> = Vec::with_capacity(pairs as usize);
     for number in 0..pairs {
-        clients.push(connecting_socket(target, sources.origin(number, 1))?.into());
+        clients.push(connecting_socket(target, sources.origin(number, 1), None)?.into());
         accepted.push(listener.accept()?.0);
     }
     reset(clients);
@@ -75,7 +75,7 @@ fn connect_viewer(
     target: SocketAddr,
     origin: Origin,
 ) -> io::Result<()> {
-    let socket = connecting_socket(target, origin)?;
+    let socket = connecting_socket(target, origin, None)?;
     ring.adopt(slot, socket)?;
     ring.read_many(slot, Key::new(slot.into()));
     Ok(())

@@ -17,7 +17,7 @@ use crate::slo::Verdict;
 use crate::tally::Counters;
 
 /// The version of `report.json`.
-pub(crate) const FORMAT: u32 = 2;
+pub(crate) const FORMAT: u32 = 3;
 
 /// A whole run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -46,6 +46,8 @@ pub(crate) struct Report {
     pub(crate) highest: Option<Highest>,
     /// First error texts.
     pub(crate) troubles: Vec<String>,
+    /// What the window that was open then had measured.
+    pub(crate) interrupted: Option<Latency>,
     /// Why the run ended early; the report is partial then.
     pub(crate) aborted: Option<String>,
     /// Whether everything asserted held.
@@ -92,6 +94,8 @@ pub(crate) struct Step {
     /// What the server's counters grew by.
     pub(crate) metrics: BTreeMap<String, f64>,
     pub(crate) verdicts: Vec<Verdict>,
+    /// Nothing was lost unannounced, came twice, out of order or changed.
+    pub(crate) is_sound: bool,
     pub(crate) holds: bool,
 }
 
@@ -119,6 +123,8 @@ pub(crate) struct ServerUse {
 pub(crate) struct LoadgenUse {
     /// Busiest thread, in percent of its CPU.
     pub(crate) busiest_percent: f64,
+    /// How long the thread that waited most was ready and had no CPU, in percent of the time.
+    pub(crate) starved_percent: f64,
     /// All threads, for each received comment, in microseconds.
     pub(crate) us_per_delivery: Option<f64>,
     /// How late posts left, 99th percentile, in seconds.

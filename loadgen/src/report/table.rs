@@ -52,17 +52,41 @@ pub(crate) fn summary(report: &Report) -> String {
         c.deliveries, c.posts, c.acks, c.lost, c.gap_comments, c.gaps, c.reordered, c.duplicates,
         c.disagreements, c.protocol_errors, c.checked
     ));
-    if c.connects_failed + c.upgrades_refused + c.closed_unexpectedly + c.posts_refused > 0 {
+    let slow = c.deliveries_slow + c.gap_comments_slow + c.closed_slow;
+    if slow > 0 {
         lines.push(format!(
-            "trouble: {} connects failed, {} upgrades refused, {} closed unexpectedly, {} posts refused",
-            c.connects_failed, c.upgrades_refused, c.closed_unexpectedly, c.posts_refused
+            "slow viewers: {} deliveries, {} comments announced as gaps, {} ended by the server",
+            c.deliveries_slow, c.gap_comments_slow, c.closed_slow
         ));
+    }
+    let troubles = [
+        (c.connects_failed, "connects failed"),
+        (c.upgrades_refused, "upgrades refused"),
+        (c.gave_up, "viewers gave up"),
+        (c.closed_unexpectedly, "closed unexpectedly"),
+        (c.posts_refused, "posts refused"),
+        (c.posts_unanswered, "posts unanswered"),
+    ];
+    if troubles.iter().any(|&(count, _)| count > 0) {
+        let troubles = troubles.map(|(count, what)| format!("{count} {what}"));
+        lines.push(format!("trouble: {}", troubles.join(", ")));
     }
     lines.extend(report.troubles.iter().map(|trouble| format!("  {trouble}")));
     for verdict in report.steps.iter().take(1).flat_map(|step| &step.verdicts) {
         let measured = verdict.measured.map_or("not measured".to_owned(), |v| format!("{v:.3}"));
         let word = if verdict.holds { "holds" } else { "BROKEN" };
         lines.push(format!("{word:<7} {} (measured {measured})", verdict.level));
+    }
+    for step in report.steps.iter().filter(|step| !step.is_sound) {
+        lines.push(format!("BROKEN  what no load excuses, in step {}", step.label));
+    }
+    if let Some(latency) = &report.interrupted {
+        lines.push(format!(
+            "interrupted window: p50 {} p99 {} max {}",
+            time(latency.p50),
+            time(latency.p99),
+            time(latency.max)
+        ));
     }
     if let Some(aborted) = &report.aborted {
         lines.push(format!("ended early: {aborted}"));
