@@ -127,6 +127,11 @@ fn shards(step: &Step) -> Option<String> {
 fn memory(step: &Step) -> Option<String> {
     // Fewer connections than this drown in what else the host does.
     let server = step.server.as_ref().filter(|_| step.connections >= 1_000)?;
+    if server.kernel_bytes_per_connection < 0.0 {
+        return Some(
+            "server memory: not measured, others' sockets came or went meanwhile".to_owned(),
+        );
+    }
     Some(format!(
         "server memory a connection: {:.0} B user + {:.0} B kernel = {:.0} B; whole process {:.1} MiB",
         server.user_bytes_per_connection,
