@@ -176,15 +176,18 @@ fn apply_raises_lowers_nothing_and_reverts_to_the_byte() {
     assert_eq!(host.get("proc/sys/net/ipv4/tcp_max_syn_backlog"), "100000");
     assert_eq!(host.get("proc/sys/net/ipv4/tcp_mem"), "78375 104500 500000");
     let installed = host.get("etc/sysctl.d/60-uproar.conf");
-    let kept = lines(&installed);
     assert_eq!(
-        kept,
+        lines(&installed),
         [
             "net.core.somaxconn = 4096",
+            "net.ipv4.tcp_max_syn_backlog = 100000",
+            "net.ipv4.tcp_syncookies = 1",
             "net.ipv4.tcp_mem = 78375 104500 500000",
             "net.core.netdev_max_backlog = 16384"
         ]
     );
+    // Only what differs from the request is called more.
+    assert_eq!(installed.matches("The host has more").count(), 2, "{installed}");
 
     let after = host.all();
     assert!(host.run("apply", &[]).ends_with("0 settings changed\n"));
@@ -197,17 +200,69 @@ fn apply_raises_lowers_nothing_and_reverts_to_the_byte() {
     assert!(host.run("apply", &["--revert"]).contains("nothing to revert"));
 }
 
+/// Applies the doctor's file for a target.
+fn apply_for(host: &Scratch, connections: &str) {
+    let output = Command::new(env!("CARGO_BIN_EXE_uproar"))
+        .args(["doctor", "--sysctl", "--target-connections", connections])
+        .output()
+        .unwrap();
+    host.set("target.conf", &String::from_utf8(output.stdout).unwrap());
+    let file = host.0.join("target.conf");
+    host.run("apply", &["--from", file.to_str().unwrap()]);
+}
+
 #[test]
 fn apply_takes_the_file_of_another_target() {
     let host = small_host("other");
-    let output = Command::new(env!("CARGO_BIN_EXE_uproar"))
-        .args(["doctor", "--sysctl", "--target-connections", "1000000"])
-        .output()
-        .unwrap();
-    host.set("million.conf", &String::from_utf8(output.stdout).unwrap());
-    let file = host.0.join("million.conf");
-    host.run("apply", &["--from", file.to_str().unwrap()]);
+    apply_for(&host, "1000000");
     assert_eq!(host.get("proc/sys/net/ipv4/tcp_mem"), "1425000 1900000 2850000");
+}
+
+#[test]
+fn what_was_set_by_hand_holds_after_a_boot() {
+    let host = small_host("by-hand");
+    host.set("proc/sys/net/core/netdev_max_backlog", "16384");
+    host.set("proc/sys/net/core/somaxconn", "8192");
+    apply_for(&host, "55000");
+    let installed = host.get("etc/sysctl.d/60-uproar.conf");
+    let backlog = "net.core.netdev_max_backlog = 16384";
+    assert!(lines(&installed).contains(&backlog), "{installed}");
+    assert!(lines(&installed).contains(&"net.core.somaxconn = 8192"), "{installed}");
+    let above = installed.lines().take_while(|line| *line != backlog).last().unwrap();
+    assert!(!above.contains("more"), "it is what was asked for: {above}");
+}
+
+#[test]
+fn a_smaller_target_afterwards_keeps_what_the_kernel_has() {
+    let host = small_host("smaller");
+    host.set("proc/sys/net/netfilter/nf_conntrack_max", "262144");
+    apply_for(&host, "200000");
+    host.run("apply", &[]);
+    let installed = host.get("etc/sysctl.d/60-uproar.conf");
+    assert!(installed.contains("\n-net.netfilter.nf_conntrack_max = 400000"), "{installed}");
+    for line in lines(&installed) {
+        let (key, value) = line.trim_start_matches('-').split_once(" = ").unwrap();
+        let now = host.get(&format!("proc/sys/{}", key.replace('.', "/")));
+        assert_eq!(now.replace('\t', " "), value, "{key}");
+    }
+    let after = host.all();
+    host.run("apply", &[]);
+    assert_eq!(host.all(), after, "another run changes nothing");
+    host.run("apply", &["--revert"]);
+    assert_eq!(host.get("proc/sys/net/netfilter/nf_conntrack_max"), "262144");
+    assert_eq!(host.get("proc/sys/net/core/somaxconn"), "128");
+}
+
+#[test]
+fn a_file_that_changed_nothing_is_reverted_too() {
+    let host = small_host("unchanged");
+    host.set("only.conf", "net.core.somaxconn = 64");
+    let file = host.0.join("only.conf");
+    let before = host.all();
+    host.run("apply", &["--from", file.to_str().unwrap()]);
+    assert_eq!(lines(&host.get("etc/sysctl.d/60-uproar.conf")), ["net.core.somaxconn = 128"]);
+    host.run("apply", &["--revert"]);
+    assert_eq!(host.all(), before);
 }
 
 #[test]
