@@ -26,6 +26,9 @@ pub struct Target {
     pub log_bytes: u64,
     /// Where viewers connect.
     pub listen: SocketAddr,
+    /// Why `listen` is only what the configuration says, if the sockets of a node were looked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen_unseen: Option<String>,
     /// The admin port, if it is on.
     pub admin: Option<SocketAddr>,
     /// What the node itself would say about this host at start.
@@ -54,8 +57,18 @@ impl Target {
             http_connections: server.http_connections_max.into(),
             log_bytes: limits.log_bytes_max,
             listen: server.listen,
+            listen_unseen: None,
             admin: server.admin,
             layout: layout.map_err(|problem| problem.to_string()),
+        }
+    }
+
+    /// Takes the address of a running node's own sockets, which may be systemd's.
+    #[must_use]
+    pub fn listening_at(self, found: Result<SocketAddr, String>) -> Self {
+        match found {
+            Ok(listen) => Self { listen, ..self },
+            Err(why) => Self { listen_unseen: Some(why), ..self },
         }
     }
 
