@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 use uproar::config::Sources;
 use uproar::control::Host;
-use uproar::doctor::{Check, Rings, Target, Tree, Verdict, examine, fits};
+use uproar::doctor::{Check, Rings, Target, Tree, Verdict, descriptors, examine, fits};
 use uproar_ring::Feature;
 
 /// A host where everything fits the default target.
@@ -242,6 +242,27 @@ fn the_limits_of_the_process_count() {
     assert_eq!(limits("1024", "268435456"), [("RLIMIT_NOFILE (hard)".into(), Verdict::Advice)]);
     let locked = ("RLIMIT_MEMLOCK (hard), bytes".into(), Verdict::Misfit);
     assert_eq!(limits("65536", "65536"), [locked]);
+}
+
+#[test]
+fn the_layout_and_the_limit_name_the_same_number() {
+    let flags = vec![("connections_max", "100".to_owned())];
+    let loaded = Sources { flags, ..Sources::default() }.load().unwrap();
+    let target = |descriptors_max| {
+        let host = Host { cpus: vec![0, 1], name: "n1".into(), descriptors_max };
+        Target::new(&loaded, &host)
+    };
+    for limit in 70..=400 {
+        let target = target(limit);
+        let needed = descriptors(&target);
+        match &target.layout {
+            Err(problem) => assert!(
+                limit < needed && problem.contains(&format!("needs {needed} besides")),
+                "with {limit} it needs {needed}: {problem}"
+            ),
+            Ok(_) => assert!(limit >= needed, "with {limit} it needs {needed}"),
+        }
+    }
 }
 
 #[test]

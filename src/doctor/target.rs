@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use serde::Serialize;
 
 use crate::config::{Config, Loaded};
-use crate::control::{Host, Layout, SLOTS_PER_RING_MAX, SLOTS_SPARE};
+use crate::control::{Host, Layout, SLOTS_PER_RING_MAX, SLOTS_SPARE, rings};
 
 /// The target, with everything the checks compare against.
 #[derive(Clone, Debug, Serialize)]
@@ -44,10 +44,11 @@ impl Target {
         let connections = u64::from(limits.connections_max);
         let allowed = server.cpus.as_ref().map_or(&host.cpus, |list| &list.0);
         let shards = server.shards.map_or(allowed.len(), |shards| shards as usize);
-        let needed = (connections + SLOTS_SPARE).div_ceil(SLOTS_PER_RING_MAX);
+        // A low limit of the host asks for more rings than the widest ones would, also where the
+        // layout is refused for it. More rings than a shard may have are not planned for.
+        let widest = (connections + SLOTS_SPARE).div_ceil(SLOTS_PER_RING_MAX);
+        let planned = rings(loaded, host).map_or(widest, |(rings, _)| rings);
         let layout = Layout::new(loaded, host);
-        // The host's own limit may ask for more rings than the widest ones would.
-        let planned = layout.as_ref().map_or(needed, |layout| layout.rings_per_shard.into());
         Self {
             connections,
             cpus: allowed.iter().copied().cycle().take(shards).collect(),
