@@ -273,6 +273,7 @@ fn placement_steers_packets_and_reverts() {
     host.set("sys/class/net/eth0/queues/rx-0/rps_flow_cnt", "0");
     host.set("sys/kernel/mm/transparent_hugepage/enabled", "[always] madvise never");
     host.set("sys/devices/system/cpu/cpu1/cpufreq/scaling_governor", "powersave");
+    host.set("sys/devices/system/cpu/online", "0-3");
     let args = ["--interface", "eth0", "--cpus", "0-1,3"];
     let before = host.all();
     host.run("placement", &[&args[..], &["--dry-run"]].concat());
@@ -289,8 +290,36 @@ fn placement_steers_packets_and_reverts() {
 }
 
 #[test]
+fn placement_refuses_cpus_that_the_host_does_not_have() {
+    let host = Scratch::new("absent");
+    host.set("sys/devices/system/cpu/online", "0-1,4");
+    host.set("sys/class/net/eth0/queues/rx-0/rps_cpus", "00");
+    let before = host.all();
+    for (cpus, sentence) in [
+        ("5-6", "placement: this host has no CPU 5 to run on, only 0-1,4\n"),
+        ("0,1,2", "placement: this host has no CPU 2 to run on, only 0-1,4\n"),
+        ("1-0", "placement: --cpus is a list as 0-3,6, not 1-0\n"),
+        ("08", "placement: --cpus is a list as 0-3,6, not 08\n"),
+    ] {
+        let args = ["--interface", "eth0", "--dry-run", "--cpus", cpus];
+        let output = Command::new(tuning("placement"))
+            .arg("--root")
+            .arg(&host.0)
+            .args(args)
+            .output()
+            .unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stderr), sentence);
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0));
+    }
+    assert_eq!(host.all(), before);
+    host.set("proc/sys/net/core/rps_sock_flow_entries", "0");
+    assert!(host.run("placement", &["--interface", "eth0", "--cpus", "0-1,4"]).contains("= 13 "));
+}
+
+#[test]
 fn placement_gives_each_queue_a_cpu_when_there_are_enough() {
     let host = Scratch::new("queues");
+    host.set("sys/devices/system/cpu/online", "0-3");
     host.set("proc/sys/net/core/rps_sock_flow_entries", "0");
     host.set(
         "proc/interrupts",
