@@ -266,6 +266,23 @@ fn a_file_that_changed_nothing_is_reverted_too() {
 }
 
 #[test]
+fn purging_the_package_takes_the_drop_ins_of_both_units() {
+    let host = Scratch::new("purge");
+    let units = host.0.join("etc/systemd/system");
+    host.set("etc/systemd/system/other.service.d/override.conf", "[Service]");
+    let before = host.all();
+    for file in ["uproar.service.d/override.conf", "uproar.socket.d/override.conf"] {
+        host.set(&format!("etc/systemd/system/{file}"), "[Unit]");
+    }
+    host.set("var/lib/uproar-tuning/sysctl.saved", "net.core.somaxconn=128");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/debian/postrm");
+    let purge = Command::new("sh").arg(script).arg("purge").env("DPKG_ROOT", &host.0).status();
+    assert!(purge.unwrap().success());
+    assert_eq!(host.all(), before);
+    assert_eq!(fs::read_dir(units).unwrap().count(), 1, "no empty directory is left");
+}
+
+#[test]
 fn placement_steers_packets_and_reverts() {
     let host = Scratch::new("placement");
     host.set("proc/sys/net/core/rps_sock_flow_entries", "0");
