@@ -3,13 +3,16 @@
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 use uproar::config::Sources;
 use uproar::control::Host;
-use uproar::doctor::{Check, Rings, Target, Tree, Verdict, examine, fits};
+use uproar::doctor::{Check, Rings, Target, Tree, Verdict, descriptors, examine, fits};
 use uproar_ring::Feature;
 
 /// A host where everything fits the default target.
@@ -242,6 +245,27 @@ fn the_limits_of_the_process_count() {
 }
 
 #[test]
+fn the_layout_and_the_limit_name_the_same_number() {
+    let flags = vec![("connections_max", "100".to_owned())];
+    let loaded = Sources { flags, ..Sources::default() }.load().unwrap();
+    let target = |descriptors_max| {
+        let host = Host { cpus: vec![0, 1], name: "n1".into(), descriptors_max };
+        Target::new(&loaded, &host)
+    };
+    for limit in 70..=400 {
+        let target = target(limit);
+        let needed = descriptors(&target);
+        match &target.layout {
+            Err(problem) => assert!(
+                limit < needed && problem.contains(&format!("needs {needed} besides")),
+                "with {limit} it needs {needed}: {problem}"
+            ),
+            Ok(_) => assert!(limit >= needed, "with {limit} it needs {needed}"),
+        }
+    }
+}
+
+#[test]
 fn rings_that_cannot_be_made_do_not_fit() {
     let host = FakeHost::new("rings");
     host.set("proc/self/status", "Seccomp:\t2\nCapEff:\t0");
@@ -291,6 +315,78 @@ fn packets_must_reach_the_cpus_of_the_shards() {
     assert_eq!(wrong(&host.examine_for(&behind_a_proxy, &working_rings())), []);
     let too_many = host.examine_for(&[("listen", "127.0.0.1:8080")], &working_rings());
     assert_eq!(wrong(&too_many), [("ephemeral ports", Verdict::Advice)]);
+}
+
+#[test]
+fn ports_that_others_reserved_stay_reserved() {
+    let host = FakeHost::new("ports");
+    host.set("proc/sys/net/ipv4/ip_local_port_range", "1024 65535");
+    for (reserved, wanted) in [("", "8080,8081"), ("22,8000-8080", "22,8000-8080,8081")] {
+        host.set("proc/sys/net/ipv4/ip_local_reserved_ports", reserved);
+        let checks = host.examine();
+        let row = checks.iter().find(|check| check.what.ends_with("port_range")).unwrap();
+        let fix = row.fix.as_ref().unwrap();
+        let setting = format!("net.ipv4.ip_local_reserved_ports={wanted};");
+        assert!(fix.starts_with(&format!("sysctl -w {setting}")), "{fix}");
+        assert!(fix.ends_with("in a file of /etc/sysctl.d keeps it"), "{fix}");
+    }
+}
+
+/// The row of a table of sockets for one that listens.
+fn listening_row(addr: [u8; 4], port: u16, inode: u32) -> String {
+    let addr = u32::from_ne_bytes(addr);
+    format!(
+        "   0: {addr:08X}:{port:04X} 00000000:0000 0A 00000000:00000000 00:00000000 00000000  0  0 \
+         {inode} 1 0000000070907e93 100 0 0 10 0\n"
+    )
+}
+
+#[test]
+fn the_sockets_of_the_process_say_where_it_listens() {
+    let host = FakeHost::new("sockets");
+    let rows = [
+        listening_row([127, 0, 0, 1], 22, 70),
+        listening_row([127, 0, 0, 1], 8081, 71),
+        listening_row([0, 0, 0, 0], 9090, 72),
+        listening_row([0, 0, 0, 0], 8080, 73),
+    ];
+    host.set("proc/7/net/tcp", &format!("  sl  local_address rem_address\n{}", rows.concat()));
+    let [configured, admin] =
+        ["127.0.0.1:8080", "127.0.0.1:8081"].map(|addr| addr.parse().unwrap());
+    let tree = Tree::under(&host.root).with_process(7);
+    let listening = || tree.listening(configured, Some(admin));
+    assert_eq!(listening(), Err("/proc/7/fd is not readable".into()));
+    let fd = host.root.join("proc/7/fd");
+    fs::create_dir_all(&fd).unwrap();
+    let open =
+        |name: &str, inode: u32| symlink(format!("socket:[{inode}]"), fd.join(name)).unwrap();
+    open("3", 71);
+    assert!(listening().unwrap_err().contains("no listening socket"), "only the admin port");
+    open("4", 72);
+    assert_eq!(listening(), Ok(SocketAddr::from(([0, 0, 0, 0], 9090))));
+    open("5", 73);
+    assert_eq!(listening(), Ok(SocketAddr::from(([0, 0, 0, 0], 8080))));
+}
+
+#[test]
+fn rows_go_by_the_address_of_the_sockets_or_say_that_they_do_not() {
+    let host = FakeHost::new("listening");
+    let target = || target(&[("listen", "127.0.0.1:8080")]);
+    let rows = |target: &Target| -> Vec<Check> {
+        let checks = examine(target, &Tree::under(&host.root), &working_rings());
+        let is_about_it =
+            |what: &str| what.starts_with("packet placement") || what == "ephemeral ports";
+        checks.into_iter().filter(|check| is_about_it(&check.what)).collect()
+    };
+    let seen = rows(&target().listening_at(Ok(SocketAddr::from(([0, 0, 0, 0], 8080)))));
+    assert_eq!(seen[0].now, "listen is not loopback");
+    assert_eq!(seen[1].what, "packet placement of eth0");
+    let unseen = rows(&target().listening_at(Err("/proc/7/fd is not readable".into())));
+    assert_eq!(unseen[1].what, "packet placement");
+    for row in unseen {
+        let note = "(/proc/7/fd is not readable; listen as configured)";
+        assert!(row.now.ends_with(note), "{row:?}");
+    }
 }
 
 #[test]
@@ -350,4 +446,59 @@ fn wrong_flags_end_with_78() {
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(78));
+}
+
+fn report(args: &[&str]) -> Value {
+    let (_, text) = doctor(&[args, &["--json", "--target-connections", "100"]].concat());
+    serde_json::from_str(&text).unwrap()
+}
+
+#[test]
+fn a_running_node_counts_with_its_own_cpus() {
+    let cpu = Host::observe().cpus.pop().unwrap();
+    let mut child = Command::new("taskset")
+        .args(["-c", &cpu.to_string(), "cat"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Once it answers it has the affinity.
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"there\n").unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let target = report(&["--pid", &child.id().to_string()])["target"].take();
+    drop(stdin);
+    assert!(child.wait().unwrap().success());
+    assert_eq!(target["cpus"], serde_json::json!([cpu]));
+    assert!(target["listen_unseen"].as_str().unwrap().contains("no listening socket"));
+}
+
+#[test]
+fn a_running_node_counts_with_its_own_sockets() {
+    let listener = TcpListener::bind("0.0.0.0:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let configured = format!("127.0.0.1:{}", addr.port());
+    let pid = std::process::id().to_string();
+    let target = report(&["--pid", &pid, "--listen", &configured])["target"].take();
+    assert_eq!(target["listen"], addr.to_string());
+    assert_eq!(target["listen_unseen"], Value::Null);
+}
+
+#[test]
+fn what_cannot_be_meant_is_no_verdict_about_the_host() {
+    let leave_out = "leave --pid out";
+    for (args, code, sentence) in [
+        (["--pid", "0"], 2, leave_out),
+        // Over the largest number a process can have.
+        (["--pid", "4194305"], 2, leave_out),
+        (["--target-connections", "0"], 78, "--target-connections: connections_max is 0"),
+    ] {
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_uproar")).arg("doctor").args(args).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{stderr}");
+        assert!(stderr.contains(sentence), "{stderr}");
+        assert!(!stderr.contains("--connections-max"), "{stderr}");
+    }
 }

@@ -176,15 +176,18 @@ fn apply_raises_lowers_nothing_and_reverts_to_the_byte() {
     assert_eq!(host.get("proc/sys/net/ipv4/tcp_max_syn_backlog"), "100000");
     assert_eq!(host.get("proc/sys/net/ipv4/tcp_mem"), "78375 104500 500000");
     let installed = host.get("etc/sysctl.d/60-uproar.conf");
-    let kept = lines(&installed);
     assert_eq!(
-        kept,
+        lines(&installed),
         [
             "net.core.somaxconn = 4096",
+            "net.ipv4.tcp_max_syn_backlog = 100000",
+            "net.ipv4.tcp_syncookies = 1",
             "net.ipv4.tcp_mem = 78375 104500 500000",
             "net.core.netdev_max_backlog = 16384"
         ]
     );
+    // Only what differs from the request is called more.
+    assert_eq!(installed.matches("The host has more").count(), 2, "{installed}");
 
     let after = host.all();
     assert!(host.run("apply", &[]).ends_with("0 settings changed\n"));
@@ -197,17 +200,86 @@ fn apply_raises_lowers_nothing_and_reverts_to_the_byte() {
     assert!(host.run("apply", &["--revert"]).contains("nothing to revert"));
 }
 
+/// Applies the doctor's file for a target.
+fn apply_for(host: &Scratch, connections: &str) {
+    let output = Command::new(env!("CARGO_BIN_EXE_uproar"))
+        .args(["doctor", "--sysctl", "--target-connections", connections])
+        .output()
+        .unwrap();
+    host.set("target.conf", &String::from_utf8(output.stdout).unwrap());
+    let file = host.0.join("target.conf");
+    host.run("apply", &["--from", file.to_str().unwrap()]);
+}
+
 #[test]
 fn apply_takes_the_file_of_another_target() {
     let host = small_host("other");
-    let output = Command::new(env!("CARGO_BIN_EXE_uproar"))
-        .args(["doctor", "--sysctl", "--target-connections", "1000000"])
-        .output()
-        .unwrap();
-    host.set("million.conf", &String::from_utf8(output.stdout).unwrap());
-    let file = host.0.join("million.conf");
-    host.run("apply", &["--from", file.to_str().unwrap()]);
+    apply_for(&host, "1000000");
     assert_eq!(host.get("proc/sys/net/ipv4/tcp_mem"), "1425000 1900000 2850000");
+}
+
+#[test]
+fn what_was_set_by_hand_holds_after_a_boot() {
+    let host = small_host("by-hand");
+    host.set("proc/sys/net/core/netdev_max_backlog", "16384");
+    host.set("proc/sys/net/core/somaxconn", "8192");
+    apply_for(&host, "55000");
+    let installed = host.get("etc/sysctl.d/60-uproar.conf");
+    let backlog = "net.core.netdev_max_backlog = 16384";
+    assert!(lines(&installed).contains(&backlog), "{installed}");
+    assert!(lines(&installed).contains(&"net.core.somaxconn = 8192"), "{installed}");
+    let above = installed.lines().take_while(|line| *line != backlog).last().unwrap();
+    assert!(!above.contains("more"), "it is what was asked for: {above}");
+}
+
+#[test]
+fn a_smaller_target_afterwards_keeps_what_the_kernel_has() {
+    let host = small_host("smaller");
+    host.set("proc/sys/net/netfilter/nf_conntrack_max", "262144");
+    apply_for(&host, "200000");
+    host.run("apply", &[]);
+    let installed = host.get("etc/sysctl.d/60-uproar.conf");
+    assert!(installed.contains("\n-net.netfilter.nf_conntrack_max = 400000"), "{installed}");
+    for line in lines(&installed) {
+        let (key, value) = line.trim_start_matches('-').split_once(" = ").unwrap();
+        let now = host.get(&format!("proc/sys/{}", key.replace('.', "/")));
+        assert_eq!(now.replace('\t', " "), value, "{key}");
+    }
+    let after = host.all();
+    host.run("apply", &[]);
+    assert_eq!(host.all(), after, "another run changes nothing");
+    host.run("apply", &["--revert"]);
+    assert_eq!(host.get("proc/sys/net/netfilter/nf_conntrack_max"), "262144");
+    assert_eq!(host.get("proc/sys/net/core/somaxconn"), "128");
+}
+
+#[test]
+fn a_file_that_changed_nothing_is_reverted_too() {
+    let host = small_host("unchanged");
+    host.set("only.conf", "net.core.somaxconn = 64");
+    let file = host.0.join("only.conf");
+    let before = host.all();
+    host.run("apply", &["--from", file.to_str().unwrap()]);
+    assert_eq!(lines(&host.get("etc/sysctl.d/60-uproar.conf")), ["net.core.somaxconn = 128"]);
+    host.run("apply", &["--revert"]);
+    assert_eq!(host.all(), before);
+}
+
+#[test]
+fn purging_the_package_takes_the_drop_ins_of_both_units() {
+    let host = Scratch::new("purge");
+    let units = host.0.join("etc/systemd/system");
+    host.set("etc/systemd/system/other.service.d/override.conf", "[Service]");
+    let before = host.all();
+    for file in ["uproar.service.d/override.conf", "uproar.socket.d/override.conf"] {
+        host.set(&format!("etc/systemd/system/{file}"), "[Unit]");
+    }
+    host.set("var/lib/uproar-tuning/sysctl.saved", "net.core.somaxconn=128");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/debian/postrm");
+    let purge = Command::new("sh").arg(script).arg("purge").env("DPKG_ROOT", &host.0).status();
+    assert!(purge.unwrap().success());
+    assert_eq!(host.all(), before);
+    assert_eq!(fs::read_dir(units).unwrap().count(), 1, "no empty directory is left");
 }
 
 #[test]
@@ -218,6 +290,7 @@ fn placement_steers_packets_and_reverts() {
     host.set("sys/class/net/eth0/queues/rx-0/rps_flow_cnt", "0");
     host.set("sys/kernel/mm/transparent_hugepage/enabled", "[always] madvise never");
     host.set("sys/devices/system/cpu/cpu1/cpufreq/scaling_governor", "powersave");
+    host.set("sys/devices/system/cpu/online", "0-3");
     let args = ["--interface", "eth0", "--cpus", "0-1,3"];
     let before = host.all();
     host.run("placement", &[&args[..], &["--dry-run"]].concat());
@@ -234,8 +307,36 @@ fn placement_steers_packets_and_reverts() {
 }
 
 #[test]
+fn placement_refuses_cpus_that_the_host_does_not_have() {
+    let host = Scratch::new("absent");
+    host.set("sys/devices/system/cpu/online", "0-1,4");
+    host.set("sys/class/net/eth0/queues/rx-0/rps_cpus", "00");
+    let before = host.all();
+    for (cpus, sentence) in [
+        ("5-6", "placement: this host has no CPU 5 to run on, only 0-1,4\n"),
+        ("0,1,2", "placement: this host has no CPU 2 to run on, only 0-1,4\n"),
+        ("1-0", "placement: --cpus is a list as 0-3,6, not 1-0\n"),
+        ("08", "placement: --cpus is a list as 0-3,6, not 08\n"),
+    ] {
+        let args = ["--interface", "eth0", "--dry-run", "--cpus", cpus];
+        let output = Command::new(tuning("placement"))
+            .arg("--root")
+            .arg(&host.0)
+            .args(args)
+            .output()
+            .unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stderr), sentence);
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0));
+    }
+    assert_eq!(host.all(), before);
+    host.set("proc/sys/net/core/rps_sock_flow_entries", "0");
+    assert!(host.run("placement", &["--interface", "eth0", "--cpus", "0-1,4"]).contains("= 13 "));
+}
+
+#[test]
 fn placement_gives_each_queue_a_cpu_when_there_are_enough() {
     let host = Scratch::new("queues");
+    host.set("sys/devices/system/cpu/online", "0-3");
     host.set("proc/sys/net/core/rps_sock_flow_entries", "0");
     host.set(
         "proc/interrupts",

@@ -90,8 +90,8 @@ fn doctor() -> Command {
     let pid = Arg::new("pid")
         .long("pid")
         .value_name("PID")
-        .value_parser(value_parser!(u32))
-        .help("Check the limits of a running node instead of this shell's, as in --pid $(systemctl show -P MainPID uproar)");
+        .value_parser(pid)
+        .help("Check the limits, CPUs and sockets of a running node instead of this shell's, as in --pid $(systemctl show -P MainPID uproar)");
     let json = Arg::new("json")
         .long("json")
         .action(clap::ArgAction::SetTrue)
@@ -108,8 +108,18 @@ fn doctor() -> Command {
         sysctl,
     ]))
     .after_help(
-        "Changes nothing. Exit code 0: the target fits; 1: it does not; 78: wrong configuration.",
+        "Changes nothing. Exit code 0: the target fits; 1: it does not; 2: a usage error, also a \
+         process that is not running; 78: wrong configuration.",
     )
+}
+
+/// A process; systemctl says 0 for a unit that has none.
+fn pid(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(0) => Err("the unit is not running: leave --pid out".into()),
+        Ok(pid) => Ok(pid),
+        Err(why) => Err(format!("{why}: a process has a number")),
+    }
 }
 
 fn top() -> Command {

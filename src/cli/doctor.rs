@@ -4,19 +4,36 @@ use std::process::ExitCode;
 
 use clap::ArgMatches;
 
-use super::{EXIT_CONFIG, Failure, command, complain, finish, print_line};
+use super::{EXIT_CONFIG, EXIT_USAGE, command, complain, finish, print_line};
+use crate::config::Origin;
 use crate::control::Host;
 use crate::doctor::{Rings, Target, Tree, examine, fits, human, json, sysctl_file};
 
-/// Exit code 0: fits. 1: does not. 78: the configuration is wrong in itself.
+/// The setting that `--target-connections` stands for.
+const CONNECTIONS: &str = "connections_max";
+
+/// Exit code 0: fits. 1: does not. 2: no such process. 78: the configuration is wrong in itself.
 pub(super) fn run(args: &ArgMatches) -> ExitCode {
     let mut sources = command::sources(args, std::env::vars_os());
-    if let Some(connections) = args.get_one::<String>("target_connections") {
-        sources.flags.push(("connections_max", connections.clone()));
+    let connections = args.get_one::<String>("target_connections");
+    if let Some(connections) = connections {
+        sources.flags.retain(|(name, _)| *name != CONNECTIONS);
+        sources.flags.push((CONNECTIONS, connections.clone()));
     }
     let loaded = match sources.load() {
-        Ok(loaded) => loaded,
-        Err(problems) => {
+        Ok(mut loaded) => {
+            if connections.is_some() {
+                loaded.origins.insert(CONNECTIONS, target_flag());
+            }
+            loaded
+        }
+        Err(mut problems) => {
+            let typed = Origin::Flag("--connections-max".into());
+            for problem in problems.0.iter_mut().filter(|_| connections.is_some()) {
+                if problem.origin == typed {
+                    problem.origin = target_flag();
+                }
+            }
             complain(&problems);
             return ExitCode::from(EXIT_CONFIG);
         }
@@ -25,12 +42,19 @@ pub(super) fn run(args: &ArgMatches) -> ExitCode {
     let mut host = Host::observe();
     if let Some(&pid) = args.get_one::<u32>("pid") {
         tree = tree.with_process(pid);
-        match tree.descriptors_max() {
-            Some(limit) => host.descriptors_max = limit,
-            None => return finish(Err(Failure(format!("cannot read /proc/{pid}/limits")))),
-        }
+        let (Some(limit), Some(cpus)) = (tree.descriptors_max(), tree.cpus_allowed()) else {
+            complain(&format!(
+                "cannot read the limits of process {pid}: if the node is not running, leave --pid out"
+            ));
+            return ExitCode::from(EXIT_USAGE);
+        };
+        host = Host { descriptors_max: limit, cpus, ..host };
     }
-    let target = Target::new(&loaded, &host);
+    let mut target = Target::new(&loaded, &host);
+    if args.contains_id("pid") {
+        let found = tree.listening(target.listen, target.admin);
+        target = target.listening_at(found);
+    }
     if args.get_flag("sysctl") {
         return finish(print_line(sysctl_file(&target).trim_end()).map(|_| ()));
     }
@@ -45,4 +69,9 @@ pub(super) fn run(args: &ArgMatches) -> ExitCode {
         Ok(_) if fits(&checks) => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
     }
+}
+
+/// What was really typed for [`CONNECTIONS`].
+fn target_flag() -> Origin {
+    Origin::Flag("--target-connections".into())
 }

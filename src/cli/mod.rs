@@ -27,6 +27,9 @@ pub use command::command;
 /// The configuration cannot work: EX_CONFIG of sysexits.h.
 pub const EXIT_CONFIG: u8 = 78;
 
+/// Words on the command line that cannot be: what clap ends with.
+const EXIT_USAGE: u8 = 2;
+
 /// Why a client command failed, in words for the terminal.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]

@@ -45,9 +45,8 @@ impl Layout {
         let cpus = shard_cpus(loaded, host, &mut warnings)?;
         let shards = cpus.len() as u64;
         let (rings, slots) = rings(loaded, host)?;
-        let descriptors = DESCRIPTORS_OWN
-            + u64::from(config.server.http_connections_max)
-            + shards * (DESCRIPTORS_PER_SHARD + rings);
+        let http_connections = u64::from(config.server.http_connections_max);
+        let descriptors = descriptors(http_connections, shards, rings);
         if descriptors > host.descriptors_max {
             let sentence = format!(
                 "the descriptor limit is {}, but this configuration needs {descriptors} besides \
@@ -89,6 +88,12 @@ impl Layout {
     }
 }
 
+/// Ordinary descriptors of a node, besides the sockets in rings.
+#[must_use]
+pub fn descriptors(http_connections: u64, shards: u64, rings_per_shard: u64) -> u64 {
+    DESCRIPTORS_OWN + http_connections + shards * (DESCRIPTORS_PER_SHARD + rings_per_shard)
+}
+
 fn problem(loaded: &Loaded, name: &str, sentence: String) -> Problem {
     Problem { origin: loaded.origins.get(name).cloned().unwrap_or(Origin::Default), sentence }
 }
@@ -128,7 +133,10 @@ fn shard_cpus(
 }
 
 /// Rings of a shard, and slots of a ring.
-fn rings(loaded: &Loaded, host: &Host) -> Result<(u64, u64), Problem> {
+///
+/// # Errors
+/// A [`Problem`] that names the setting and what to do.
+pub fn rings(loaded: &Loaded, host: &Host) -> Result<(u64, u64), Problem> {
     let name = "rings_per_shard";
     let slots = host.descriptors_max.min(SLOTS_PER_RING_MAX);
     let connections = u64::from(loaded.config.limits.connections_max);

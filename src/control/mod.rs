@@ -36,7 +36,7 @@ mod trouble;
 pub use activation::ActivationError;
 pub use bind::{BindError, Bound, bind};
 pub use host::Host;
-pub use layout::{Layout, SLOTS_PER_RING_MAX, SLOTS_SPARE};
+pub use layout::{Layout, SLOTS_PER_RING_MAX, SLOTS_SPARE, descriptors, rings};
 pub use logging::{LogLevel, is_journal};
 pub use node::{ANSWER_MS_MAX, NoAnswer, Node};
 pub use readiness::{Readiness, State};

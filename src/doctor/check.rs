@@ -84,6 +84,14 @@ impl Check {
         Self { now: "not shown by this host".into(), verdict: Verdict::Unknown, ..self }
     }
 
+    /// Says in the row that it goes by the configured address, if the real one was not to be seen.
+    pub(super) fn listening(mut self, unseen: Option<&String>) -> Self {
+        if let Some(why) = unseen {
+            self.now += &format!(" ({why}; listen as configured)");
+        }
+        self
+    }
+
     /// Compares a number that must be at least `needed`.
     pub(super) fn at_least(
         self,

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! target.rs, needs.rs   what the configuration asks of a host
-//! tree.rs               /proc and /sys
+//! tree.rs, listening.rs   /proc and /sys
 //! kernel.rs, limits.rs, network.rs, processors.rs   the checks
 //! check.rs, table.rs    a row, and how rows are printed
 //! ```
@@ -14,6 +14,7 @@
 mod check;
 mod kernel;
 mod limits;
+mod listening;
 mod needs;
 mod network;
 mod processors;

@@ -4,6 +4,7 @@
 //! and a test compares every value there with what stands here.
 
 use super::target::Target;
+use crate::control;
 
 /// A page, as the kernel counts TCP memory, in bytes.
 const PAGE_BYTES: u64 = 4_096;
@@ -115,11 +116,12 @@ fn tcp_pages(connections: u64, send_buffer_bytes: u64) -> u64 {
     connections + connections.div_ceil(SLOW_ONE_IN) * slow
 }
 
-/// Ordinary descriptors that the layout plans for, and the widest ring besides.
+/// Ordinary descriptors that the layout plans for, or the widest ring where that is more.
 #[must_use]
 pub fn descriptors(target: &Target) -> u64 {
-    let own = 64 + target.http_connections + target.shards() * (16 + target.rings_per_shard);
-    own.max(target.connections.min(crate::control::SLOTS_PER_RING_MAX))
+    let own =
+        control::descriptors(target.http_connections, target.shards(), target.rings_per_shard);
+    own.max(target.connections.min(control::SLOTS_PER_RING_MAX))
 }
 
 /// Memory that the rings of a node lock, in bytes.

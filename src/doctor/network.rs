@@ -92,9 +92,15 @@ fn port_collision(target: &Target, tree: &Tree) -> Check {
         .into_iter()
         .filter(|port| (low..=high).contains(port) && !is_listed(&reserved, *port))
         .collect();
-    let list = numbers(&in_danger).replace(' ', ",");
-    let fix = format!("sysctl -w net.ipv4.ip_local_reserved_ports={list}");
-    row.now(format!("{low} {high}")).wrong_if(!in_danger.is_empty(), Verdict::Advice, fix)
+    // The setting is one list for the whole host: what others reserved stays in it.
+    let kept = [reserved, numbers(&in_danger).replace(' ', ",")];
+    let list: Vec<&str> = kept.iter().map(String::as_str).filter(|part| !part.is_empty()).collect();
+    let setting = format!("net.ipv4.ip_local_reserved_ports={}", list.join(","));
+    let fix =
+        format!("sysctl -w {setting}; the line {setting} in a file of /etc/sysctl.d keeps it");
+    row.now(format!("{low} {high}"))
+        .wrong_if(!in_danger.is_empty(), Verdict::Advice, fix)
+        .listening(target.listen_unseen.as_ref())
 }
 
 /// A proxy on this host needs a port of its own for each connection to one address of ours.
@@ -104,7 +110,8 @@ fn proxy_ports(target: &Target, tree: &Tree) -> Check {
         "a proxy beside the node uses one port a viewer for each address it connects to",
     );
     if !target.listen.ip().is_loopback() {
-        return row.needed("no local proxy").now("listen is not loopback");
+        let row = row.needed("no local proxy").now("listen is not loopback");
+        return row.listening(target.listen_unseen.as_ref());
     }
     let range = tree.sysctl("net.ipv4.ip_local_port_range");
     let ports = range.as_deref().and_then(pair).map(|[low, high]| (high + 1).saturating_sub(low));
@@ -118,6 +125,7 @@ fn proxy_ports(target: &Target, tree: &Tree) -> Check {
              upstreams 127.0.0.1:{port}, 127.0.0.2:{port}, ...), or let viewers connect directly"
         ),
     )
+    .listening(target.listen_unseen.as_ref())
 }
 
 fn pair(numbers: &[u64]) -> Option<[u64; 2]> {

@@ -2,7 +2,7 @@
 
 use super::check::{Check, Verdict};
 use super::target::Target;
-use super::tree::Tree;
+use super::tree::{Tree, cpu_list};
 
 pub(super) fn checks(target: &Target, tree: &Tree) -> Vec<Check> {
     let mut checks = vec![governor(target, tree), clock(tree), huge_pages(tree)];
@@ -73,9 +73,13 @@ fn interfaces(target: &Target, tree: &Tree) -> Vec<Check> {
         tree.names(CLASS).into_iter().filter(|name| tree.has(format!("{CLASS}/{name}/device")));
     if target.listen.ip().is_loopback() {
         let row = Check::new("packet placement", "loopback traffic runs where it was sent");
-        return vec![row.needed("nothing").now("listen is loopback")];
+        let row = row.needed("nothing").now("listen is loopback");
+        return vec![row.listening(target.listen_unseen.as_ref())];
     }
-    devices.map(|name| interface(target, tree, CLASS, &name)).collect()
+    devices
+        .map(|name| interface(target, tree, CLASS, &name))
+        .map(|row| row.listening(target.listen_unseen.as_ref()))
+        .collect()
 }
 
 fn interface(target: &Target, tree: &Tree, class: &str, name: &str) -> Check {
@@ -136,13 +140,7 @@ fn interrupts(tree: &Tree, class: &str, name: &str) -> Vec<String> {
 
 /// Whether every CPU of a list such as `0-3,7` is among these.
 fn is_within(list: &str, cpus: &[usize]) -> bool {
-    list.split(',').all(|part| {
-        let (low, high) = part.split_once('-').unwrap_or((part, part));
-        match (low.trim().parse::<usize>(), high.trim().parse::<usize>()) {
-            (Ok(low), Ok(high)) => (low..=high).all(|cpu| cpus.contains(&cpu)),
-            _ => false,
-        }
-    })
+    cpu_list(list).is_some_and(|list| list.iter().all(|cpu| cpus.contains(cpu)))
 }
 
 /// Whether a mask such as `3,00000000` has a bit for each CPU.

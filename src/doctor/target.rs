@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use serde::Serialize;
 
 use crate::config::{Config, Loaded};
-use crate::control::{Host, Layout, SLOTS_PER_RING_MAX, SLOTS_SPARE};
+use crate::control::{Host, Layout, SLOTS_PER_RING_MAX, SLOTS_SPARE, rings};
 
 /// The target, with everything the checks compare against.
 #[derive(Clone, Debug, Serialize)]
@@ -26,6 +26,9 @@ pub struct Target {
     pub log_bytes: u64,
     /// Where viewers connect.
     pub listen: SocketAddr,
+    /// Why `listen` is only what the configuration says, if the sockets of a node were looked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen_unseen: Option<String>,
     /// The admin port, if it is on.
     pub admin: Option<SocketAddr>,
     /// What the node itself would say about this host at start.
@@ -41,10 +44,11 @@ impl Target {
         let connections = u64::from(limits.connections_max);
         let allowed = server.cpus.as_ref().map_or(&host.cpus, |list| &list.0);
         let shards = server.shards.map_or(allowed.len(), |shards| shards as usize);
-        let needed = (connections + SLOTS_SPARE).div_ceil(SLOTS_PER_RING_MAX);
+        // A low limit of the host asks for more rings than the widest ones would, also where the
+        // layout is refused for it. More rings than a shard may have are not planned for.
+        let widest = (connections + SLOTS_SPARE).div_ceil(SLOTS_PER_RING_MAX);
+        let planned = rings(loaded, host).map_or(widest, |(rings, _)| rings);
         let layout = Layout::new(loaded, host);
-        // The host's own limit may ask for more rings than the widest ones would.
-        let planned = layout.as_ref().map_or(needed, |layout| layout.rings_per_shard.into());
         Self {
             connections,
             cpus: allowed.iter().copied().cycle().take(shards).collect(),
@@ -54,8 +58,18 @@ impl Target {
             http_connections: server.http_connections_max.into(),
             log_bytes: limits.log_bytes_max,
             listen: server.listen,
+            listen_unseen: None,
             admin: server.admin,
             layout: layout.map_err(|problem| problem.to_string()),
+        }
+    }
+
+    /// Takes the address of a running node's own sockets, which may be systemd's.
+    #[must_use]
+    pub fn listening_at(self, found: Result<SocketAddr, String>) -> Self {
+        match found {
+            Ok(listen) => Self { listen, ..self },
+            Err(why) => Self { listen_unseen: Some(why), ..self },
         }
     }
 

@@ -51,7 +51,12 @@ impl Tree {
 
     /// A file of the process.
     pub(super) fn process(&self, file: &str) -> Option<String> {
-        self.read(format!("proc/{}/{file}", self.process))
+        self.read(self.process_path(file))
+    }
+
+    /// Where a file of the process is, below the root.
+    pub(super) fn process_path(&self, file: &str) -> String {
+        format!("proc/{}/{file}", self.process)
     }
 
     /// The hard limit of the process in this row of its limits; `u64::MAX` is none.
@@ -77,6 +82,12 @@ impl Tree {
         Some(line?.trim().to_owned())
     }
 
+    /// The CPUs that the process may run on.
+    #[must_use]
+    pub fn cpus_allowed(&self) -> Option<Vec<usize>> {
+        cpu_list(&self.status("Cpus_allowed_list")?)
+    }
+
     /// A number in the process's own cgroup or in the nearest one above it that has a limit.
     pub(super) fn cgroup(&self, file: &str) -> Option<String> {
         let cgroups = self.process("cgroup")?;
@@ -98,6 +109,13 @@ impl Tree {
         names
     }
 
+    /// What the links in a directory point to; `None` if it cannot be read.
+    pub(super) fn links(&self, path: &str) -> Option<Vec<String>> {
+        let entries = fs::read_dir(self.path(path.as_ref())).ok()?.flatten();
+        let links = entries.filter_map(|entry| fs::read_link(entry.path()).ok());
+        Some(links.filter_map(|link| link.into_os_string().into_string().ok()).collect())
+    }
+
     /// Whether something is there.
     pub(super) fn has(&self, path: impl AsRef<Path>) -> bool {
         self.path(path.as_ref()).exists()
@@ -106,6 +124,17 @@ impl Tree {
     fn path(&self, path: &Path) -> PathBuf {
         self.root.join(path)
     }
+}
+
+/// The CPUs of a list such as `0-3,7`.
+pub(super) fn cpu_list(list: &str) -> Option<Vec<usize>> {
+    let mut cpus = Vec::new();
+    for part in list.split(',') {
+        let (low, high) = part.split_once('-').unwrap_or((part, part));
+        let number = |text: &str| text.trim().parse::<usize>().ok();
+        cpus.extend(number(low)?..=number(high)?);
+    }
+    Some(cpus)
 }
 
 fn sysctl_path(key: &str) -> PathBuf {
