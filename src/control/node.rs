@@ -17,6 +17,7 @@ use uproar_engine::report::Report;
 use super::drain::Drain;
 use super::layout::Layout;
 use super::readiness::Readiness;
+use super::reload::Reloads;
 use crate::config::Loaded;
 use crate::link::{ShardPort, Unreachable};
 
@@ -36,6 +37,8 @@ pub struct Node {
     pub http_refused: Arc<AtomicU64>,
     /// The same of the admin port.
     pub admin_refused: Arc<AtomicU64>,
+    /// How reloads went.
+    pub(super) reloads: Reloads,
     ports: Vec<ShardPort>,
     /// The listeners belong to the service manager and outlive the process.
     has_inherited_listeners: bool,
@@ -69,6 +72,7 @@ impl Node {
             started: Instant::now(),
             http_refused: Arc::default(),
             admin_refused: Arc::default(),
+            reloads: Reloads::default(),
             ports,
             has_inherited_listeners: false,
             loaded: Mutex::new(Arc::new(loaded)),

@@ -108,7 +108,7 @@ impl ControlPlane {
                 _ = hangup.recv() => {
                     systemd::reloading();
                     reload::reload(&node, &sources, &log).await;
-                    systemd::ready(node.readiness.state().code());
+                    systemd::ready(&status(&node));
                 }
             }
         };
@@ -136,6 +136,16 @@ impl ControlPlane {
                 Ok(Ended::AtOnce)
             }
         }
+    }
+}
+
+/// What the service manager shows of a node, besides numbers.
+fn status(node: &Node) -> String {
+    let state = node.readiness.state();
+    match (state, node.reloads.is_last_refused()) {
+        (_, false) => state.code().to_owned(),
+        (State::Ready, true) => "ready, but the last reload was refused".to_owned(),
+        (_, true) => format!("{}, and the last reload was refused", state.code()),
     }
 }
 
@@ -179,8 +189,9 @@ async fn watch(node: Arc<Node>) {
             _ => {}
         }
         if state != State::Draining {
-            let state = state.code();
-            systemd::status(&format!("{state}, {connections} connections, {rooms} rooms"));
+            let sep = if node.reloads.is_last_refused() { ";" } else { "," };
+            let status = status(&node);
+            systemd::status(&format!("{status}{sep} {connections} connections, {rooms} rooms"));
         }
     }
 }
