@@ -105,6 +105,13 @@ fn sighup_changes_what_can_change_and_refuses_a_bad_file_whole() {
     assert!(line["problem"].as_str().unwrap().contains(":2: rooms_max is 0"), "{line}");
     assert_eq!(post(&server, "twelve bytes"), 400);
 
+    // What the next start would refuse is refused now.
+    fs::write(&path, "comment_bytes_max = 50\ncpus = [0, 4095]\n").unwrap();
+    server.signal(Signal::HUP);
+    let line = server.log_until("not reloaded");
+    assert!(line["problem"].as_str().unwrap().contains(":2: cpus names CPU 4095"), "{line}");
+    assert_eq!(post(&server, "twelve bytes"), 400);
+
     // The flag on the command line wins over the file, so this says nothing about the rings.
     fs::write(&path, "connections_max = 9000000\ncomment_bytes_max = 50\n").unwrap();
     server.signal(Signal::HUP);

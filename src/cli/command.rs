@@ -209,7 +209,17 @@ fn config() -> Command {
         .subcommand(
             Command::new("check")
                 .about("Check a file and print everything wrong with it")
-                .arg(file),
+                .arg(file)
+                .arg(
+                    Arg::new("anywhere")
+                        .long("anywhere")
+                        .action(clap::ArgAction::SetTrue)
+                        .help("Leave out whether it fits this host: its CPUs and descriptor limit"),
+                )
+                .after_help(
+                    "Judges what `serve` would refuse on this host, with the limits of this shell. \
+                     Exit code 0: good; 78: wrong configuration.",
+                ),
         )
         .subcommand(settings(
             Command::new("show").about("Print the effective values and where each came from"),

@@ -61,7 +61,7 @@ fn run_server(sources: Sources) -> ExitCode {
         Err(why) => {
             complain(&why);
             match why {
-                StartError::Config(_) | StartError::Host(_) => ExitCode::from(EXIT_CONFIG),
+                StartError::Config(_) => ExitCode::from(EXIT_CONFIG),
                 _ => ExitCode::FAILURE,
             }
         }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use tracing::{error, info, warn};
 use uproar_engine::control::Request;
 
+use super::layout::Layout;
 use super::logging::LogLevel;
 use super::node::Node;
 use crate::config::{Loaded, Problem, Problems, Reload, Sources, table};
@@ -76,10 +77,10 @@ pub(super) async fn reload(node: &Node, sources: &Sources, log: &LogLevel) {
     }
 }
 
-/// A configuration that this node can take, or every reason why it cannot.
+/// A configuration that this node can take, and could start with, or every reason why it cannot.
 fn load(node: &Node, sources: &Sources) -> Result<Loaded, Vec<String>> {
     let texts = |problems: Problems| problems.0.iter().map(Problem::to_string).collect::<Vec<_>>();
-    let new = sources.load().map_err(texts)?;
+    let (new, _) = Layout::load(sources, &node.layout.host).map_err(texts)?;
     match node.layout.refuses(&new.config) {
         None => Ok(new),
         Some(problem) => Err(vec![problem]),
