@@ -11,9 +11,10 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
+use super::drain::Left;
 use super::logging::LogLevel;
-use super::node::Node;
-use super::readiness::State;
+use super::node::{ANSWER_MS_MAX, Node};
+use super::readiness::{State, silence};
 use super::trouble::Trouble;
 use super::{admin, drain, handover, public, reload, systemd};
 use crate::config::Sources;
@@ -40,7 +41,7 @@ pub struct ControlPlane {
 /// How the process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// Drained, with this many connections left at the deadline.
+    /// Drained, with this many connections known to be left at the deadline.
     Drained(u64),
     /// By a second signal.
     AtOnce,
@@ -125,11 +126,20 @@ impl ControlPlane {
         );
         tokio::select! {
             left = drain::until_empty(&node, delay_ms) => {
-                match left {
-                    0 => info!("drained, ending"),
-                    left => warn!(connections = left, "the drain deadline is over, ending"),
+                let Left { connections, silent } = &left;
+                match silent.as_slice() {
+                    [] if *connections == 0 => info!("drained, ending"),
+                    [] => warn!(connections, "the drain deadline is over, ending"),
+                    shards => warn!(
+                        connections,
+                        ?shards,
+                        "the drain deadline is over, ending: {} connections are known to be left, \
+                         and {}",
+                        connections,
+                        silence(shards)
+                    ),
                 }
-                Ok(Ended::Drained(left))
+                Ok(Ended::Drained(left.connections))
             }
             signal = end.next() => {
                 warn!(signal, "a second signal, ending at once");
@@ -155,19 +165,31 @@ async fn watch(node: Arc<Node>) {
     let mut tick = interval(watchdog.map_or(POLL, |limit| POLL.min(limit / 3)));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut were_stuck = Vec::new();
+    let mut heard_at = vec![Instant::now(); node.ports().len()];
     let mut trouble = Trouble::new();
     loop {
         tick.tick().await;
         let reports = node.reports().await;
-        let stuck: Vec<usize> = (0..reports.len()).filter(|&i| reports[i].is_none()).collect();
+        for (heard_at, report) in heard_at.iter_mut().zip(&reports) {
+            if report.is_some() {
+                *heard_at = Instant::now();
+            }
+        }
+        // A shard that only has too many requests waiting says no at once, and is not stuck yet.
+        let is_stuck = |&shard: &usize| heard_at[shard].elapsed() >= ANSWER_MS_MAX;
+        let stuck: Vec<usize> = (0..reports.len()).filter(is_stuck).collect();
         if stuck != were_stuck {
+            node.readiness.set_stuck(&stuck);
             match stuck.as_slice() {
                 [] => info!("all shards answer again"),
-                shards => error!(?shards, "these shards do not answer"),
+                shards => error!(?shards, "these shards do not answer; /ready answers 503"),
             }
-            were_stuck.clone_from(&stuck);
+            if !stuck.is_empty() && node.readiness.state() != State::Draining {
+                systemd::status(&format!("stuck: {}", silence(&stuck)));
+            }
+            were_stuck = stuck;
         }
-        if !stuck.is_empty() {
+        if reports.iter().any(Option::is_none) {
             continue;
         }
         if watchdog.is_some() {

@@ -92,7 +92,7 @@ fn node_families(node: &Node, reports: &[Option<Report>]) -> Vec<Family> {
         http_refused,
         gauge(
             "uproar_ready",
-            "1 if the node takes new viewers, 0 while starting, draining or full.",
+            "1 if the node takes new viewers, 0 while starting, draining, full, or stuck: a shard does not answer.",
             u64::from(state == State::Ready),
         ),
         not_ready,
