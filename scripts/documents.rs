@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::create_dir_all(&completions)?;
     clap_mangen::generate_to(cli::command().disable_help_subcommand(true), &man)?;
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-        clap_complete::generate_to(shell, &mut cli::command(), "uproar", &completions)?;
+        clap_complete::generate_to(shell, &mut cli::completed_command(), "uproar", &completions)?;
     }
     fs::write(dir.join("uproar.toml"), config::commented_default())?;
     Ok(())

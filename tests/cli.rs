@@ -132,6 +132,27 @@ fn config_check_accepts_what_config_default_prints() {
 }
 
 #[test]
+fn config_check_refuses_what_serve_would_refuse_on_this_host() {
+    let path = std::env::temp_dir().join(format!("uproar-{}-host.toml", std::process::id()));
+    let path = path.to_str().unwrap();
+    for (text, sentence) in [
+        ("cpus = [0, 4095]\n", ":1: cpus names CPU 4095, which this process may not use"),
+        ("\nrings_per_shard = 1\nconnections_max = 60000\n", ":2: rings_per_shard is 1: rings of"),
+        ("connections_max = 10000000\n", ":1: connections_max is 10000000, which needs"),
+    ] {
+        std::fs::write(path, text).unwrap();
+        let check = run(&["config", "check", path]);
+        let serve = run(&["serve", "--config", path, "--listen", "127.0.0.1:0", "--admin", "off"]);
+        for output in [check, serve] {
+            assert_eq!(output.status.code(), Some(78), "{text}: {}", stderr(&output));
+            assert!(stderr(&output).contains(sentence), "{text}: {}", stderr(&output));
+        }
+        assert_eq!(run(&["config", "check", "--anywhere", path]).status.code(), Some(0), "{text}");
+    }
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
 fn config_show_names_flags_variables_and_the_file_by_variable() {
     let path = std::env::temp_dir().join(format!("uproar-{}-show.toml", std::process::id()));
     std::fs::write(&path, "\nrooms_max = 7\n").unwrap();

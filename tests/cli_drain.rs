@@ -166,6 +166,26 @@ fn sigterm_waits_for_load_balancers_and_goes_on_with_a_drain_under_way() {
 }
 
 #[test]
+fn a_shard_that_does_not_answer_is_not_drained() {
+    let mut server = Server::start(
+        &[
+            &["--shards", "2", "--stall-after-ms", "200"][..],
+            &["--drain-spread-ms", "0", "--drain-deadline-ms", "2000"],
+        ]
+        .concat(),
+    );
+    until("a shard is stuck", || http(server.admin, "GET", "/ready", "").0 == 503);
+    server.signal(Signal::TERM);
+    let end = server.log_until("the drain deadline is over, ending");
+    let message = end["message"].as_str().unwrap();
+    assert!(
+        message.ends_with("0 connections are known to be left, and shard 0 does not answer"),
+        "{end}"
+    );
+    assert_eq!(server.end().code(), Some(0));
+}
+
+#[test]
 fn ctrl_c_does_not_wait() {
     let mut server = Server::start(&PATIENT);
     server.signal(Signal::INT);

@@ -105,11 +105,34 @@ fn sighup_changes_what_can_change_and_refuses_a_bad_file_whole() {
     assert!(line["problem"].as_str().unwrap().contains(":2: rooms_max is 0"), "{line}");
     assert_eq!(post(&server, "twelve bytes"), 400);
 
+    // What the next start would refuse is refused now.
+    fs::write(&path, "comment_bytes_max = 50\ncpus = [0, 4095]\n").unwrap();
+    server.signal(Signal::HUP);
+    let line = server.log_until("not reloaded");
+    assert!(line["problem"].as_str().unwrap().contains(":2: cpus names CPU 4095"), "{line}");
+    assert_eq!(post(&server, "twelve bytes"), 400);
+
     // The flag on the command line wins over the file, so this says nothing about the rings.
     fs::write(&path, "connections_max = 9000000\ncomment_bytes_max = 50\n").unwrap();
     server.signal(Signal::HUP);
     server.log_until("reloaded: comment_bytes_max is now 50, was 5");
     assert_eq!(post(&server, "twelve bytes"), 201);
+    fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn a_reload_that_quiets_the_log_says_so_first() {
+    let path = temporary("quiet.toml");
+    fs::write(&path, "").unwrap();
+    let mut server = Server::start(&["--config", path.to_str().unwrap()]);
+    fs::write(&path, "log_level = \"warn\"\nposts_per_sec_event = 400\n").unwrap();
+    server.signal(Signal::HUP);
+    server.log_until("reloaded: log_level is now warn, was info");
+    server.log_until("reloaded: posts_per_sec_event is now 400, was ");
+    // And says so when it becomes talkative again.
+    fs::write(&path, "").unwrap();
+    server.signal(Signal::HUP);
+    server.log_until("reloaded: log_level is now info, was warn");
     fs::remove_file(&path).unwrap();
 }
 
@@ -157,7 +180,10 @@ fn the_service_manager_is_told_what_happens() {
     };
     let mut command = Command::new(env!("CARGO_BIN_EXE_uproar"));
     command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "600000");
-    let mut server = Server::start_as(command, &["--drain-spread-ms", "1500"]);
+    let config = temporary("notify.toml");
+    fs::write(&config, "").unwrap();
+    let args = ["--drain-spread-ms", "1500", "--config", config.to_str().unwrap()];
+    let mut server = Server::start_as(command, &args);
     await_state("READY=1");
     await_state("WATCHDOG=1");
     await_state("STATUS=ready, 0 connections, 0 rooms");
@@ -167,12 +193,34 @@ fn the_service_manager_is_told_what_happens() {
     server.signal(Signal::HUP);
     assert!(await_state("RELOADING=1").contains("MONOTONIC_USEC="));
     await_state("READY=1");
+    let metric = |line: &str| {
+        let metrics = http(server.admin, "GET", "/metrics", "").1;
+        assert!(metrics.lines().any(|have| have == line), "no {line} in {metrics}");
+    };
+    metric("uproar_config_reloads_total{result=\"applied\"} 1");
+    metric("uproar_config_reloads_total{result=\"refused\"} 0");
+    metric("uproar_config_last_reload_successful 1");
+
+    // What is refused is said until a good file has come.
+    fs::write(&config, "rooms_max = 0\n").unwrap();
+    server.signal(Signal::HUP);
+    let told = await_state("READY=1");
+    assert!(told.contains("STATUS=ready, but the last reload was refused\n"), "{told}");
+    await_state("STATUS=ready, but the last reload was refused; 1 connections, 1 rooms");
+    metric("uproar_config_reloads_total{result=\"refused\"} 1");
+    metric("uproar_config_last_reload_successful 0");
+    fs::write(&config, "").unwrap();
+    server.signal(Signal::HUP);
+    assert!(await_state("READY=1").contains("STATUS=ready\n"));
+    await_state("STATUS=ready, 1 connections, 1 rooms");
+    metric("uproar_config_last_reload_successful 1");
 
     server.signal(Signal::TERM);
     assert!(await_state("STOPPING=1").contains("EXTEND_TIMEOUT_USEC="));
     drop(viewer);
     assert_eq!(server.end().code(), Some(0));
     fs::remove_file(&path).unwrap();
+    fs::remove_file(&config).unwrap();
 }
 
 #[test]

@@ -218,6 +218,26 @@ fn every_problem_of_a_file_is_reported_with_its_line() {
 }
 
 #[test]
+fn rules_across_settings_run_wherever_their_own_settings_are_good() {
+    let file =
+        File::new("across", "drain_delay_ms = 9000\nlisten = \"nope\"\nhistory_frames = 501\n");
+    let problems = file.problems();
+    let begins =
+        ["1: drain_delay_ms (9000) and", "2: listen is \"nope\"", "3: history_frames is 501"];
+    assert_eq!(problems.len(), begins.len(), "{problems:#?}");
+    for (problem, begin) in problems.iter().zip(begins) {
+        assert!(problem.starts_with(begin), "{problems:#?}");
+    }
+    // A deadline that was meant, however it was mistyped, is not the default one.
+    for deadline in
+        ["drain_deadline_ms = x", "drain_deadline_ms = \"20000\"", "drain_dedline_ms = 1"]
+    {
+        let file = File::new("unfair", &format!("drain_delay_ms = 9000\n{deadline}\n"));
+        assert_eq!(file.problems().len(), 1, "{:#?}", file.problems());
+    }
+}
+
+#[test]
 fn a_file_that_cannot_be_read_is_named() {
     let sources = Sources { file: Some("/nowhere/uproar.toml".into()), ..Sources::default() };
     let problem = sources.load().unwrap_err().to_string();

@@ -2,7 +2,7 @@
 
 mod fake;
 
-use fake::{host, load};
+use fake::{host, load, sources};
 use uproar::control::{Host, Layout, SLOTS_SPARE};
 
 fn layout(flags: &[(&'static str, &str)], host: &Host) -> Result<Layout, String> {
@@ -77,6 +77,23 @@ fn what_does_not_fit_says_which_setting_and_what_to_do() {
         let problem = layout(flags, host).expect_err(sentence);
         assert!(problem.contains(sentence), "{problem}");
     }
+}
+
+#[test]
+fn what_is_wrong_and_what_does_not_fit_come_together_when_the_settings_are_good() {
+    let problems = |flags: &[(&'static str, &str)]| {
+        let problems = Layout::load(&sources(flags), &host()).expect_err("it does not fit");
+        problems.to_string().lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let both = problems(&[("cpus", "0,7"), ("rings_per_shard", "1"), ("keepalive_ms", "1")]);
+    assert_eq!(both.len(), 3, "{both:#?}");
+    for (problem, begin) in both.iter().zip(["--keepalive-ms: ", "--cpus: ", "--rings-per-shard: "])
+    {
+        assert!(problem.starts_with(begin), "{both:#?}");
+    }
+    // Without the value that was meant, nobody knows how many rings it takes.
+    let one = problems(&[("connections_max", "many"), ("rings_per_shard", "1")]);
+    assert_eq!(one.len(), 1, "{one:#?}");
 }
 
 #[test]

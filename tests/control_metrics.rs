@@ -3,6 +3,7 @@
 mod fake;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 
 use fake::{TestNode, request, until};
 
@@ -51,8 +52,8 @@ fn the_text_follows_the_format_and_the_naming_rules() {
     assert!(answer.head.contains("content-type: text/plain; version=0.0.4"), "{}", answer.head);
     let families = parse(&answer.body);
     assert!(families.len() > 50, "only {}", families.len());
-    let allowed =
-        ["shard", "reason", "cause", "code", "le", "version", "phase", "part", "space", "port"];
+    let allowed = "shard reason cause code le version phase part space port result".split(' ');
+    let allowed: Vec<&str> = allowed.collect();
     for (name, family) in &families {
         assert!(name.starts_with("uproar_") || name.starts_with("process_"), "{name}");
         assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{name}");
@@ -129,6 +130,30 @@ fn the_report_is_the_same_as_json() {
         .map(|family| family["name"].as_str().unwrap())
         .collect();
     assert_eq!(names, families.keys().map(String::as_str).collect());
+}
+
+#[test]
+fn a_shard_that_does_not_answer_takes_readiness_away_until_it_does() {
+    let node = TestNode::start(&[]);
+    node.is_stuck.store(true, Ordering::Relaxed);
+    until("the node knows", || node.get("/ready").status == 503);
+    let ready = node.get_admin("/ready");
+    assert_eq!((ready.status, ready.code()), (503, "stuck".into()));
+    assert_eq!(ready.json()["message"], "shard 0 does not answer; use another node");
+    assert_eq!(node.get("/health").status, 200);
+    let metrics = node.get_admin("/metrics").body;
+    for line in [
+        "uproar_ready 0\n",
+        "uproar_not_ready{reason=\"stuck\"} 1\n",
+        "uproar_shard_up{shard=\"0\"} 0\n",
+    ] {
+        assert!(metrics.contains(line), "{metrics}");
+    }
+    assert_eq!(node.get_admin("/report").json()["state"], "stuck");
+    let drain = node.get_admin("/drain").json();
+    assert_eq!(drain["status"], "not draining; shard 0 does not answer; use another node");
+    node.is_stuck.store(false, Ordering::Relaxed);
+    until("the node is ready again", || node.get("/ready").status == 200);
 }
 
 #[test]

@@ -6,14 +6,33 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::builder::PathBufValueParser;
+use clap::builder::{PathBufValueParser, PossibleValuesParser};
 use clap::{Arg, ArgMatches, Command, value_parser};
 
-use crate::config::{Kind, Setting, Sources, table};
+use crate::config::{Kind, Setting, Sources, documented, table};
 
 /// The whole command line.
 #[must_use]
 pub fn command() -> Command {
+    with_flags(table().map(flag).collect())
+}
+
+/// The command line as a shell completes it: without what is hidden, which the generators of
+/// completions would offer, and with the words that a flag takes. Where flags are parsed the
+/// table judges the words, so that a bad one is a configuration error like in the file.
+#[must_use]
+pub fn completed_command() -> Command {
+    let completed = |setting: &'static Setting| match setting.kind {
+        Kind::Choice(words) => flag(setting).value_parser(PossibleValuesParser::new(words)),
+        Kind::Switch => flag(setting).value_parser(value_parser!(bool)),
+        _ => flag(setting),
+    };
+    with_flags(documented().map(completed).collect())
+}
+
+/// The command line with these flags for settings.
+fn with_flags(flags: Vec<Arg>) -> Command {
+    let settings = |command: Command| command.arg(file()).args(&flags);
     Command::new("uproar")
         .version(env!("CARGO_PKG_VERSION"))
         .about("A broadcast server for the live comments of a live event")
@@ -25,12 +44,17 @@ pub fn command() -> Command {
              frame_bytes_max and UPROAR_FRAME_BYTES_MAX. Flags win over variables, variables over \
              the file. SIGTERM drains and ends; SIGHUP reads the file again.",
         ))
-        .subcommand(doctor())
+        .subcommand(settings(doctor()).after_help(
+            "Changes nothing. Exit code 0: the target fits; 1: it does not; 78: wrong \
+             configuration.",
+        ))
         .subcommand(top())
         .subcommand(drain())
         .subcommand(tail())
         .subcommand(post())
-        .subcommand(config())
+        .subcommand(config().subcommand(settings(
+            Command::new("show").about("Print the effective values and where each came from"),
+        )))
 }
 
 /// What was typed: the flags of `serve` or `config show`, and the environment.
@@ -55,13 +79,12 @@ pub(super) fn sources(
     Sources { file, variables, flags: table().filter_map(flag).collect() }
 }
 
-fn settings(command: Command) -> Command {
-    let file = Arg::new("config")
+fn file() -> Arg {
+    Arg::new("config")
         .long("config")
         .value_name("FILE")
         .value_parser(PathBufValueParser::new())
-        .help("The configuration file (UPROAR_CONFIG); none by default");
-    table().fold(command.arg(file), |command, setting| command.arg(flag(setting)))
+        .help("The configuration file (UPROAR_CONFIG); none by default")
 }
 
 fn flag(setting: &'static Setting) -> Arg {
@@ -101,12 +124,12 @@ fn doctor() -> Command {
         .action(clap::ArgAction::SetTrue)
         .conflicts_with("json")
         .help("Print only a sysctl.d file with what the target needs, for tuning/apply --from");
-    settings(Command::new("doctor").about("Check this host for the configured target").args([
+    Command::new("doctor").about("Check this host for the configured target").args([
         connections,
         pid,
         json,
         sysctl,
-    ]))
+    ])
     .after_help(
         "Changes nothing. Exit code 0: the target fits; 1: it does not; 2: a usage error, also a \
          process that is not running; 78: wrong configuration.",
@@ -219,19 +242,49 @@ fn config() -> Command {
         .subcommand(
             Command::new("check")
                 .about("Check a file and print everything wrong with it")
-                .arg(file),
+                .arg(file)
+                .arg(
+                    Arg::new("anywhere")
+                        .long("anywhere")
+                        .action(clap::ArgAction::SetTrue)
+                        .help("Leave out whether it fits this host: its CPUs and descriptor limit"),
+                )
+                .after_help(
+                    "Judges what `serve` would refuse on this host, with the limits of this shell. \
+                     Exit code 0: good; 78: wrong configuration.",
+                ),
         )
-        .subcommand(settings(
-            Command::new("show").about("Print the effective values and where each came from"),
-        ))
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 mod tests {
     use super::*;
 
     #[test]
     fn clap_finds_no_fault() {
         command().debug_assert();
+        completed_command().debug_assert();
+    }
+
+    #[test]
+    fn completions_offer_words_and_nothing_hidden() {
+        use clap_complete::Shell;
+        let hidden: Vec<_> = table().filter(|setting| setting.is_hidden).collect();
+        assert!(!hidden.is_empty());
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut completed_command(), "uproar", &mut script);
+            let script = String::from_utf8(script).unwrap();
+            for setting in &hidden {
+                assert!(!script.contains(&setting.flag()), "{shell}: {}", setting.name);
+            }
+            for setting in documented() {
+                assert!(script.contains(&setting.flag()), "{shell}: {}", setting.name);
+            }
+            let level = script.lines().any(|line| line.contains("error") && line.contains("trace"));
+            // Fish has a line for each word.
+            assert!(level || script.contains("trace\\t"), "{shell}: no words for --log-level");
+        }
     }
 }

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use clap::ArgMatches;
 
 use super::{EXIT_CONFIG, command, complain, finish, print_line};
-use crate::config::{Loaded, Sources, commented_default, effective};
+use crate::config::{Loaded, Problems, Sources, commented_default, effective};
+use crate::control::{Host, Layout};
 
 pub(super) fn run(args: &ArgMatches) -> ExitCode {
     match args.subcommand() {
@@ -14,18 +15,26 @@ pub(super) fn run(args: &ArgMatches) -> ExitCode {
         Some(("check", args)) => {
             let file = args.get_one::<PathBuf>("file").expect("clap demands it").clone();
             let sources = Sources { file: Some(file.clone()), ..Sources::default() };
-            loaded(&sources, |loaded| {
+            let judged = if args.get_flag("anywhere") {
+                sources.load()
+            } else {
+                Layout::load(&sources, &Host::observe()).map(|(mut loaded, layout)| {
+                    loaded.warnings.extend(layout.warnings);
+                    loaded
+                })
+            };
+            show(judged, |loaded| {
                 let set = loaded.origins.len();
                 format!("{}: good, {set} settings", file.display())
             })
         }
-        Some(("show", args)) => loaded(&command::sources(args, std::env::vars_os()), effective),
+        Some(("show", args)) => show(command::sources(args, std::env::vars_os()).load(), effective),
         _ => unreachable!("clap demands one of the subcommands"),
     }
 }
 
-fn loaded(sources: &Sources, text: impl FnOnce(&Loaded) -> String) -> ExitCode {
-    match sources.load() {
+fn show(judged: Result<Loaded, Problems>, text: impl FnOnce(&Loaded) -> String) -> ExitCode {
+    match judged {
         Ok(loaded) => {
             for warning in &loaded.warnings {
                 complain(&format!("warning: {warning}"));

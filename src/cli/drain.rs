@@ -19,13 +19,7 @@ struct State {
     #[serde(rename = "draining")]
     is_draining: bool,
     phase: Option<String>,
-    status: Option<String>,
-}
-
-impl State {
-    fn line(&self) -> &str {
-        self.status.as_deref().unwrap_or("not draining; the node takes viewers")
-    }
+    status: String,
 }
 
 pub(super) fn run(args: &ArgMatches) -> Result<(), Failure> {
@@ -36,13 +30,13 @@ pub(super) fn run(args: &ArgMatches) -> Result<(), Failure> {
         _ => "POST",
     };
     let mut state = ask(&url, method)?;
-    if !print_line(state.line())? || !args.get_flag("wait") {
+    if !print_line(&state.status)? || !args.get_flag("wait") {
         return Ok(());
     }
     while state.phase.as_deref() != Some("drained") {
         std::thread::sleep(LOOK);
         state = ask(&url, "GET")?;
-        if !print_line(state.line())? {
+        if !print_line(&state.status)? {
             return Ok(());
         }
         if !state.is_draining {

@@ -22,7 +22,7 @@ use clap::ArgMatches;
 
 use crate::config::Sources;
 use crate::control::{Ended, StartError, is_journal, serve};
-pub use command::command;
+pub use command::{command, completed_command};
 
 /// The configuration cannot work: EX_CONFIG of sysexits.h.
 pub const EXIT_CONFIG: u8 = 78;
@@ -64,7 +64,7 @@ fn run_server(sources: Sources) -> ExitCode {
         Err(why) => {
             complain(&why);
             match why {
-                StartError::Config(_) | StartError::Host(_) => ExitCode::from(EXIT_CONFIG),
+                StartError::Config(_) => ExitCode::from(EXIT_CONFIG),
                 _ => ExitCode::FAILURE,
             }
         }

@@ -1,72 +1,70 @@
 //! Rules across settings: pairs that must be in order, and pairs that must differ.
 //!
-//! Each setting is in its own range by the time these run.
+//! What a rule finds comes with the settings it compared, because one that is not good in itself
+//! makes the finding worthless.
 
 use super::sources::{Loaded, Origin, Problem};
 use super::{Config, find};
 
-/// `lower` must not exceed `upper`, because of `why`. Zero of `lower` is always in order.
+/// What a rule found, after the settings it compared.
+type Found = (&'static [&'static str], Problem);
+
+/// The first must not exceed the second, because of `why`. Zero of the first is always in order.
 struct Order {
-    lower: &'static str,
-    upper: &'static str,
+    names: &'static [&'static str; 2],
     why: &'static str,
 }
 
 const ORDERS: &[Order] = &[
     Order {
-        lower: "frame_bytes_max",
-        upper: "message_bytes_max",
+        names: &["frame_bytes_max", "message_bytes_max"],
         why: "a message of one frame must fit",
     },
     Order {
-        lower: "comment_bytes_max",
-        upper: "message_bytes_max",
+        names: &["comment_bytes_max", "message_bytes_max"],
         why: "a comment arrives as one message",
     },
     Order {
-        lower: "comment_bytes_max",
-        upper: "private_queue_bytes_max",
+        names: &["comment_bytes_max", "private_queue_bytes_max"],
         why: "a frame for one connection must fit into its queue",
     },
     Order {
-        lower: "room_log_bytes_max",
-        upper: "log_bytes_max",
+        names: &["room_log_bytes_max", "log_bytes_max"],
         why: "one room's log is part of the node's",
     },
     Order {
-        lower: "history_frames",
-        upper: "history_frames_max",
+        names: &["history_frames", "history_frames_max"],
         why: "nobody gets more history than may be asked for",
     },
     Order {
-        lower: "history_frames_max",
-        upper: "room_log_frames_max",
+        names: &["history_frames_max", "room_log_frames_max"],
         why: "a log cannot give more than it keeps",
     },
     Order {
-        lower: "connections_per_address_max",
-        upper: "connections_max",
+        names: &["connections_per_address_max", "connections_max"],
         why: "an address cannot have more connections than the node",
     },
 ];
 
-pub(super) fn problems(loaded: &Loaded) -> Vec<Problem> {
-    let mut problems: Vec<Problem> =
+pub(super) fn problems(loaded: &Loaded) -> Vec<Found> {
+    let mut problems: Vec<Found> =
         ORDERS.iter().filter_map(|order| out_of_order(order, loaded)).collect();
     problems.extend(drain(loaded));
     let server = &loaded.config.server;
     if server.admin.is_some_and(|admin| admin == server.listen && admin.port() != 0) {
-        problems.push(Problem {
+        let problem = Problem {
             origin: origin(loaded, "admin"),
             sentence: format!("admin and listen are both {}, but need a port each", server.listen),
-        });
+        };
+        problems.push((&["admin", "listen"], problem));
     }
     problems
 }
 
 /// The deadline counts from the signal, so it must hold the delay and the spread, in this order.
-fn drain(loaded: &Loaded) -> Option<Problem> {
-    let [delay, spread, deadline] = ["drain_delay_ms", "drain_spread_ms", "drain_deadline_ms"];
+fn drain(loaded: &Loaded) -> Option<Found> {
+    const NAMES: [&str; 3] = ["drain_deadline_ms", "drain_spread_ms", "drain_delay_ms"];
+    let [deadline, spread, delay] = NAMES;
     let least = value(loaded, delay) + value(loaded, spread);
     if least <= value(loaded, deadline) {
         return None;
@@ -79,7 +77,7 @@ fn drain(loaded: &Loaded) -> Option<Problem> {
         value(loaded, deadline),
         origin(loaded, deadline)
     );
-    Some(Problem { origin: first_typed(loaded, &[deadline, spread, delay]), sentence })
+    Some((&NAMES, Problem { origin: first_typed(loaded, &NAMES), sentence }))
 }
 
 pub(super) fn warnings(loaded: &Loaded) -> Vec<String> {
@@ -107,21 +105,17 @@ pub(super) fn warnings(loaded: &Loaded) -> Vec<String> {
     warnings
 }
 
-fn out_of_order(order: &Order, loaded: &Loaded) -> Option<Problem> {
-    let (lower, upper) = (value(loaded, order.lower), value(loaded, order.upper));
+fn out_of_order(&Order { names, why }: &Order, loaded: &Loaded) -> Option<Found> {
+    let [lower, upper] = names.map(|name| value(loaded, name));
     if lower <= upper {
         return None;
     }
-    Some(Problem {
-        origin: first_typed(loaded, &[order.lower, order.upper]),
-        sentence: format!(
-            "{} is {lower}, over {}, which is {upper} ({}): {}",
-            order.lower,
-            order.upper,
-            origin(loaded, order.upper),
-            order.why
-        ),
-    })
+    let [lower_name, upper_name] = *names;
+    let sentence = format!(
+        "{lower_name} is {lower}, over {upper_name}, which is {upper} ({}): {why}",
+        origin(loaded, upper_name)
+    );
+    Some((names, Problem { origin: first_typed(loaded, names), sentence }))
 }
 
 /// Blames what was typed; when several were, the first named.

@@ -3,6 +3,7 @@
 //! Reading stops at nothing: syntax errors, unknown keys and values of the wrong type are all
 //! collected, so one run of `config check` shows everything there is to fix.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
@@ -12,52 +13,67 @@ use super::sources::{Origin, Problem, Typed};
 use super::{find, nearest};
 
 /// What a file says, and what is wrong with it.
-#[must_use]
-pub fn read(path: &Path) -> (Vec<Typed>, Vec<Problem>) {
+#[derive(Debug, Default)]
+pub(super) struct Read {
+    pub(super) typed: Vec<Typed>,
+    pub(super) problems: Vec<Problem>,
+    /// Settings whose value the file may have meant to give, and did not.
+    pub(super) missing: BTreeSet<&'static str>,
+    /// Something is wrong that may have been about any setting.
+    pub(super) is_any_missing: bool,
+}
+
+impl Read {
+    fn miss(&mut self, name: Option<&'static str>) {
+        self.is_any_missing |= name.is_none();
+        self.missing.extend(name);
+    }
+}
+
+pub(super) fn read(path: &Path) -> Read {
     match std::fs::read_to_string(path) {
         Ok(text) => parse(path, &text),
         Err(why) => {
             let sentence = format!("cannot read the configuration file {}: {why}", path.display());
-            (Vec::new(), vec![Problem { origin: Origin::Default, sentence }])
+            let problems = vec![Problem { origin: Origin::Default, sentence }];
+            Read { problems, is_any_missing: true, ..Read::default() }
         }
     }
 }
 
-pub(super) fn parse(path: &Path, text: &str) -> (Vec<Typed>, Vec<Problem>) {
-    let at = |offset: usize| {
-        let before = text.get(..offset).unwrap_or(text);
-        Origin::File(path.to_owned(), before.matches('\n').count() + 1)
-    };
+fn parse(path: &Path, text: &str) -> Read {
+    let line = |offset: usize| text.get(..offset).unwrap_or(text).matches('\n').count();
+    let at = |offset: usize| Origin::File(path.to_owned(), line(offset) + 1);
+    let mut read = Read::default();
     let (table, errors) = DeTable::parse_recoverable(text);
-    let mut problems: Vec<Problem> = errors
-        .iter()
-        .map(|error| Problem {
-            origin: at(error.span().map_or(0, |span| span.start)),
-            sentence: format!("not valid TOML: {}", error.message().replace('\n', ", ")),
-        })
-        .collect();
-    let mut typed = Vec::new();
+    for error in &errors {
+        let offset = error.span().map_or(0, |span| span.start);
+        let sentence = format!("not valid TOML: {}", error.message().replace('\n', ", "));
+        read.problems.push(Problem { origin: at(offset), sentence });
+        let key = text.lines().nth(line(offset)).and_then(|line| line.split('=').next());
+        read.miss(key.and_then(|key| find(key.trim())).map(|setting| setting.name));
+    }
     for (key, value) in table.get_ref() {
         let origin = at(key.span().start);
         // What the parser made of a broken line is nothing that was typed.
-        if problems.iter().any(|problem| problem.origin == origin) {
+        if read.problems.iter().any(|problem| problem.origin == origin) {
             continue;
         }
         let Some(setting) = find(key.get_ref()) else {
-            problems.push(Problem { origin, sentence: unknown(key.get_ref(), value.get_ref()) });
+            let sentence = unknown(key.get_ref(), value.get_ref());
+            read.problems.push(Problem { origin, sentence });
+            read.miss(nearest(key.get_ref()));
             continue;
         };
         match value_text(setting, value.get_ref()) {
-            Ok(text) => typed.push(Typed { name: setting.name, text, origin }),
-            Err(sentence) => problems.push(Problem { origin, sentence }),
+            Ok(text) => read.typed.push(Typed { name: setting.name, text, origin }),
+            Err(sentence) => {
+                read.problems.push(Problem { origin, sentence });
+                read.miss(Some(setting.name));
+            }
         }
     }
-    // The parser's table is sorted by key; an operator reads by line.
-    problems.sort_by_key(|problem| match problem.origin {
-        Origin::File(_, line) => line,
-        _ => 0,
-    });
-    (typed, problems)
+    read
 }
 
 fn unknown(key: &str, value: &DeValue<'_>) -> String {

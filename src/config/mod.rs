@@ -22,10 +22,9 @@ mod sources;
 mod value;
 
 pub use document::{commented_default, effective};
-pub use file::read as read_file;
 pub use server::Server;
 pub use setting::{Kind, Reload, Setting};
-pub use sources::{Loaded, Origin, Problem, Problems, Sources, Typed};
+pub use sources::{Judged, Loaded, Origin, Problem, Problems, Sources, Typed};
 pub use value::{CpuList, LogFormat};
 
 use uproar_engine::limits::Limits;

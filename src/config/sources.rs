@@ -3,10 +3,11 @@
 //! The sources keep what was typed; `load` makes a configuration of it. SIGHUP calls `load`
 //! again on the same sources, so a reload and a start cannot judge a file differently.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 
+use super::file::Read;
 use super::{Config, Setting, check, documented, file, find, nearest, table};
 
 /// Where a value was typed.
@@ -107,16 +108,63 @@ impl Loaded {
     }
 }
 
+/// A configuration that may be wrong, and everything known to be wrong with it.
+#[derive(Debug)]
+pub struct Judged {
+    loaded: Loaded,
+    problems: Vec<Problem>,
+    /// Settings that do not hold what was meant.
+    missing: BTreeSet<&'static str>,
+    is_any_missing: bool,
+}
+
+impl Judged {
+    /// Applies rules across settings. Each problem comes with the settings it is about; when one of
+    /// them has a problem of its own, the rule would blame good values for the bad one beside them.
+    pub fn check<P>(&mut self, rules: impl FnOnce(&Loaded) -> P)
+    where
+        P: IntoIterator<Item = (&'static [&'static str], Problem)>,
+    {
+        for (names, problem) in rules(&self.loaded) {
+            let is_fair = !names.iter().any(|name| self.missing.contains(name));
+            if is_fair && !self.is_any_missing {
+                self.problems.push(problem);
+            }
+        }
+    }
+
+    /// The configuration, if nothing is wrong with it.
+    ///
+    /// # Errors
+    /// Every [`Problem`] found, those of the file by line; none of the values is used then.
+    pub fn finish(mut self) -> Result<Loaded, Problems> {
+        if self.problems.is_empty() {
+            return Ok(self.loaded);
+        }
+        self.problems.sort_by_key(|problem| match problem.origin {
+            Origin::Default => (0, 0),
+            Origin::File(_, line) => (1, line),
+            Origin::Variable(_) => (2, 0),
+            Origin::Flag(_) => (3, 0),
+        });
+        Err(Problems(self.problems))
+    }
+}
+
 impl Sources {
     /// Reads the file again, judges everything typed, and puts the configuration together.
     ///
     /// # Errors
     /// Every [`Problem`] found; none of the values is used then.
     pub fn load(&self) -> Result<Loaded, Problems> {
-        let (mut typed, mut problems) = match &self.file {
-            Some(path) => file::read(path),
-            None => (Vec::new(), Vec::new()),
-        };
+        self.judge().finish()
+    }
+
+    /// The same for who has rules of his own to [`check`](Judged::check).
+    #[must_use]
+    pub fn judge(&self) -> Judged {
+        let Read { mut typed, mut problems, mut missing, is_any_missing } =
+            self.file.as_deref().map(file::read).unwrap_or_default();
         let (variables, warnings) = self.variables_typed();
         typed.extend(variables);
         typed.extend(self.flags.iter().map(|(name, text)| Typed {
@@ -133,19 +181,17 @@ impl Sources {
                 Ok(()) => {
                     origins.insert(name, origin);
                 }
-                Err(why) => problems.push(Problem { origin, sentence: format!("{name} {why}") }),
+                Err(why) => {
+                    problems.push(Problem { origin, sentence: format!("{name} {why}") });
+                    missing.insert(name);
+                }
             }
         }
         let mut loaded = Loaded { config, origins, warnings };
-        // Rules across settings would blame good values for the bad ones beside them.
-        if problems.is_empty() {
-            problems = check::problems(&loaded);
-        }
-        if !problems.is_empty() {
-            return Err(Problems(problems));
-        }
         loaded.warnings.extend(check::warnings(&loaded));
-        Ok(loaded)
+        let mut judged = Judged { loaded, problems, missing, is_any_missing };
+        judged.check(check::problems);
+        judged
     }
 
     fn variables_typed(&self) -> (Vec<Typed>, Vec<String>) {

@@ -7,7 +7,6 @@ use serde_json::json;
 use uproar_engine::control::PostRefusal;
 
 use super::node::NoAnswer;
-use super::readiness::State;
 
 /// A refusal on its way out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,12 +39,6 @@ const RETRY_AFTER_S: u32 = 2;
 impl From<NoAnswer> for Refused {
     fn from(why: NoAnswer) -> Self {
         Self::unavailable("overloaded", why.to_string())
-    }
-}
-
-impl From<State> for Refused {
-    fn from(state: State) -> Self {
-        Self::unavailable(state.code(), state.message())
     }
 }
 

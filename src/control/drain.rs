@@ -19,6 +19,7 @@ use uproar_engine::control::Request;
 use uproar_engine::report::Report;
 
 use super::node::{NoAnswer, Node};
+use super::readiness::silence;
 use super::systemd;
 
 /// How often the shards are asked whether anyone is left.
@@ -71,6 +72,28 @@ impl Phase {
     }
 }
 
+/// Who is left.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Left {
+    /// Connections on the shards that answered.
+    pub(super) connections: u64,
+    /// The shards that did not: what they hold nobody knows.
+    pub(super) silent: Vec<usize>,
+}
+
+impl Left {
+    fn of(reports: &[Option<Report>]) -> Self {
+        let silent = (0..reports.len()).filter(|&shard| reports[shard].is_none()).collect();
+        let connections = reports.iter().flatten().map(|report| report.connections).sum();
+        Self { connections, silent }
+    }
+
+    /// The number, if it is known of the whole node.
+    fn all(&self) -> Option<u64> {
+        self.silent.is_empty().then_some(self.connections)
+    }
+}
+
 impl Drain {
     /// How far it is, with this many connections left; `None` is not known.
     pub(super) fn phase(&self, left: Option<u64>) -> Phase {
@@ -93,36 +116,41 @@ impl Drain {
     }
 
     /// One line for people.
-    fn sentence(&self, left: Option<u64>) -> String {
-        let shown = left.map_or_else(|| "unknown".to_owned(), |n| n.to_string());
-        match self.connections_at_start {
+    fn sentence(&self, left: &Left) -> String {
+        let Left { connections, silent } = left;
+        let known = match self.connections_at_start {
             None => {
                 let wait = self.closes_at.saturating_duration_since(Instant::now());
                 let seconds = wait.as_millis().div_ceil(1_000);
-                format!("waiting {seconds} s for load balancers, {shown} connections")
+                format!("waiting {seconds} s for load balancers, {connections} connections")
             }
-            Some(_) if left == Some(0) => "drained, 0 connections left".to_owned(),
+            Some(_) if left.all() == Some(0) => "drained, 0 connections left".to_owned(),
+            Some(_) if !silent.is_empty() => {
+                format!("draining, {connections} connections known to be left")
+            }
             Some(of) => {
-                format!("draining, {shown} of {} connections left", of.max(left.unwrap_or(0)))
+                format!("draining, {connections} of {} connections left", of.max(*connections))
             }
-        }
+        };
+        if silent.is_empty() { known } else { format!("{known}, and {}", silence(silent)) }
     }
 }
 
 /// What the admin port answers about drains.
 pub(super) async fn json(node: &Node) -> Value {
-    let left = connections(node).await;
+    let left = left(node).await;
     let Some(drain) = node.drain() else {
-        return json!({ "draining": false, "connections": left });
+        let status = format!("not draining; {}", node.readiness.sentence());
+        return json!({ "draining": false, "connections": left.all(), "status": status });
     };
     json!({
         "draining": true,
-        "phase": drain.phase(left).word(),
-        "connections": left,
+        "phase": drain.phase(left.all()).word(),
+        "connections": left.all(),
         "connections_at_start": drain.connections_at_start,
         "seconds": drain.age().as_secs(),
         "closes_in_ms": drain.closes_at.saturating_duration_since(Instant::now()).as_millis() as u64,
-        "status": drain.sentence(left),
+        "status": drain.sentence(&left),
     })
 }
 
@@ -148,9 +176,9 @@ pub(super) async fn undo(node: &Node) -> bool {
     true
 }
 
-/// Drains until nobody is left or the deadline is over; the connections left are returned.
+/// Drains until nobody is left or the deadline is over; who is left is returned.
 /// `delay_ms` is for load balancers, and for a drain under way it has run since its beginning.
-pub(super) async fn until_empty(node: &Node, delay_ms: u32) -> u64 {
+pub(super) async fn until_empty(node: &Node, delay_ms: u32) -> Left {
     let deadline_ms = node.loaded().config.server.drain_deadline_ms;
     let deadline = Instant::now() + Duration::from_millis(deadline_ms.into());
     systemd::stopping(EXTENSION);
@@ -162,10 +190,9 @@ pub(super) async fn until_empty(node: &Node, delay_ms: u32) -> u64 {
     };
     // A stuck shard must not stretch the deadline, so every wait on the shards ends with it.
     if timeout_at(deadline, drained).await.is_ok() {
-        return 0;
+        return Left::default();
     }
-    let last_look = timeout(POLL, connections(node)).await;
-    last_look.ok().flatten().unwrap_or(0)
+    Left::of(&node.reports_within(POLL).await)
 }
 
 /// Ends the accepts and waits, for a moment, until those who came last have got their answer: a connection
@@ -212,14 +239,14 @@ async fn attend(node: &Node, number: u64, tell: impl Fn(&str)) {
             continue;
         }
         // The wait costs the shards no question: the poll of once a second is good enough.
-        let left = if is_waiting { Some(node.connections_seen()) } else { connections(node).await };
-        let is_empty = drain.phase(left) == Phase::Drained;
+        let left = if is_waiting { seen(node) } else { left(node).await };
+        let is_empty = drain.phase(left.all()) == Phase::Drained;
         if current().is_none() {
             return;
         }
         if is_empty || Instant::now() >= progress {
             progress = Instant::now() + PROGRESS;
-            let sentence = drain.sentence(left);
+            let sentence = drain.sentence(&left);
             info!("{sentence}");
             tell(&sentence);
         }
@@ -251,11 +278,15 @@ fn complain<T>(answers: &[Result<T, NoAnswer>], what: &str) {
     }
 }
 
-/// Connections on the node; `None` while a shard gives no answer. Who is still shaking hands is not
-/// counted: a drain refuses them, and the clients that it has closed keep coming back to be refused.
-async fn connections(node: &Node) -> Option<u64> {
-    let reports = node.reports().await;
-    reports.into_iter().map(|report| report.map(|r| r.connections)).sum()
+/// Who is left on the node. Who is still shaking hands is not counted: a drain refuses them, and the
+/// clients that it has closed keep coming back to be refused.
+async fn left(node: &Node) -> Left {
+    Left::of(&node.reports().await)
+}
+
+/// The same by the last poll.
+fn seen(node: &Node) -> Left {
+    Left { connections: node.connections_seen(), silent: node.readiness.stuck_shards() }
 }
 
 #[cfg(test)]
@@ -271,6 +302,7 @@ mod tests {
             closes_at: now,
             connections_at_start,
         };
+        let left = |connections| Left { connections, silent: Vec::new() };
         let waiting = drain(None);
         assert_eq!((waiting.phase(Some(0)), waiting.gone_permille(5)), (Phase::Waiting, 0));
         let closing = drain(Some(80));
@@ -278,7 +310,11 @@ mod tests {
         assert_eq!([80, 20, 0].map(|left| closing.gone_permille(left)), [0, 750, 1_000]);
         // The count of the beginning may be a second old.
         assert_eq!(closing.gone_permille(90), 0);
-        assert_eq!(closing.sentence(Some(90)), "draining, 90 of 90 connections left");
+        assert_eq!(closing.sentence(&left(90)), "draining, 90 of 90 connections left");
+        assert_eq!(
+            closing.sentence(&Left { connections: 7, silent: vec![1] }),
+            "draining, 7 connections known to be left, and shard 1 does not answer"
+        );
         assert_eq!(
             (drain(Some(0)).phase(Some(0)), drain(Some(0)).gone_permille(0)),
             (Phase::Drained, 1_000)

@@ -16,10 +16,10 @@ pub(super) async fn health() -> Json<Value> {
     Json(json!({ "status": "ok" }))
 }
 
-/// 200, or 503 with the reason.
+/// 200, or 503 with the reason. A stuck shard is one: whoever lands on it gets nothing.
 pub(super) async fn ready(State(node): State<Arc<Node>>) -> Result<Json<Value>, Refused> {
     match node.readiness.state() {
         readiness::State::Ready => Ok(Json(json!({ "status": "ready" }))),
-        state => Err(state.into()),
+        state => Err(Refused::unavailable(state.code(), node.readiness.sentence())),
     }
 }

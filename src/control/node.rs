@@ -17,6 +17,7 @@ use uproar_engine::report::Report;
 use super::drain::Drain;
 use super::layout::Layout;
 use super::readiness::Readiness;
+use super::reload::Reloads;
 use crate::config::Loaded;
 use crate::link::{ShardPort, Unreachable};
 
@@ -36,6 +37,8 @@ pub struct Node {
     pub http_refused: Arc<AtomicU64>,
     /// The same of the admin port.
     pub admin_refused: Arc<AtomicU64>,
+    /// How reloads went.
+    pub(super) reloads: Reloads,
     ports: Vec<ShardPort>,
     /// The listeners belong to the service manager and outlive the process.
     has_inherited_listeners: bool,
@@ -69,6 +72,7 @@ impl Node {
             started: Instant::now(),
             http_refused: Arc::default(),
             admin_refused: Arc::default(),
+            reloads: Reloads::default(),
             ports,
             has_inherited_listeners: false,
             loaded: Mutex::new(Arc::new(loaded)),
@@ -150,12 +154,20 @@ impl Node {
 
     /// Asks every shard at once; the answers are in the order of the shards.
     pub async fn ask_all(&self, request: impl Fn() -> Request) -> Vec<Result<Reply, NoAnswer>> {
+        self.ask_all_within(ANSWER_MS_MAX, request).await
+    }
+
+    async fn ask_all_within(
+        &self,
+        limit: Duration,
+        request: impl Fn() -> Request,
+    ) -> Vec<Result<Reply, NoAnswer>> {
         let asked: Vec<_> = self
             .ports
             .iter()
             .map(|port| {
                 let (port, request) = (port.clone(), request());
-                tokio::spawn(async move { ask(&port, request).await })
+                tokio::spawn(async move { ask_within(limit, &port, request).await })
             })
             .collect();
         let mut replies = Vec::with_capacity(asked.len());
@@ -167,7 +179,12 @@ impl Node {
 
     /// A report from each shard; `None` where a shard gave no answer.
     pub async fn reports(&self) -> Vec<Option<Report>> {
-        let replies = self.ask_all(|| Request::Report).await;
+        self.reports_within(ANSWER_MS_MAX).await
+    }
+
+    /// The same for who cannot wait as long.
+    pub(super) async fn reports_within(&self, limit: Duration) -> Vec<Option<Report>> {
+        let replies = self.ask_all_within(limit, || Request::Report).await;
         replies
             .into_iter()
             .map(|reply| match reply {
@@ -180,7 +197,15 @@ impl Node {
 
 /// Asks a shard and waits for its answer, but not for ever.
 pub(super) async fn ask(port: &ShardPort, request: Request) -> Result<Reply, NoAnswer> {
-    match timeout(ANSWER_MS_MAX, port.request(request)).await {
+    ask_within(ANSWER_MS_MAX, port, request).await
+}
+
+async fn ask_within(
+    limit: Duration,
+    port: &ShardPort,
+    request: Request,
+) -> Result<Reply, NoAnswer> {
+    match timeout(limit, port.request(request)).await {
         Ok(answer) => Ok(answer?),
         Err(_) => Err(NoAnswer::Late),
     }

@@ -1,10 +1,11 @@
 //! Whether the node takes new viewers: what `/ready` says and why.
 //!
-//! Three independent facts, one answer. Starting and draining are decided by us, full by the
-//! last poll of the shards; an answer may therefore be a second old, and the shards, who count
-//! for themselves, have the last word on each upgrade.
+//! Four independent facts, one answer. Starting and draining are decided by us, stuck and full
+//! by the last poll of the shards; an answer may therefore be a second old, and the shards, who
+//! count for themselves, have the last word on each upgrade.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The facts. All atomics are independent, so their order among each other does not matter.
 #[derive(Debug, Default)]
@@ -13,6 +14,8 @@ pub struct Readiness {
     is_draining: AtomicBool,
     is_ending: AtomicBool,
     is_full: AtomicBool,
+    /// Shards that have not answered for longer than they may, ascending.
+    stuck: Mutex<Vec<usize>>,
 }
 
 /// The answer.
@@ -24,13 +27,16 @@ pub enum State {
     Ready,
     /// The node is draining.
     Draining,
+    /// A shard does not answer; its viewers get nothing, and new ones may land on it.
+    Stuck,
     /// `connections_max` is reached.
     Full,
 }
 
 impl State {
     /// All states, in no order that matters.
-    pub const ALL: [Self; 4] = [Self::Starting, Self::Ready, Self::Draining, Self::Full];
+    pub const ALL: [Self; 5] =
+        [Self::Starting, Self::Ready, Self::Draining, Self::Stuck, Self::Full];
 
     /// The protocol's `code`.
     #[must_use]
@@ -39,18 +45,8 @@ impl State {
             Self::Starting => "starting",
             Self::Ready => "ready",
             Self::Draining => "draining",
+            Self::Stuck => "stuck",
             Self::Full => "full",
-        }
-    }
-
-    /// A sentence for whoever looks.
-    #[must_use]
-    pub fn message(self) -> &'static str {
-        match self {
-            Self::Starting => "the node is starting",
-            Self::Ready => "the node takes viewers",
-            Self::Draining => "the node is draining; use another",
-            Self::Full => "the node has as many connections as it may; use another",
         }
     }
 }
@@ -62,8 +58,21 @@ impl Readiness {
         match () {
             () if self.is_draining.load(Relaxed) => State::Draining,
             () if !self.is_started.load(Relaxed) => State::Starting,
+            () if !self.stuck().is_empty() => State::Stuck,
             () if self.is_full.load(Relaxed) => State::Full,
             () => State::Ready,
+        }
+    }
+
+    /// The state in a sentence for whoever looks.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        match self.state() {
+            State::Starting => "the node is starting".to_owned(),
+            State::Ready => "the node takes viewers".to_owned(),
+            State::Draining => "the node is draining; use another".to_owned(),
+            State::Stuck => format!("{}; use another node", silence(&self.stuck())),
+            State::Full => "the node has as many connections as it may; use another".to_owned(),
         }
     }
 
@@ -99,9 +108,33 @@ impl Readiness {
         may
     }
 
+    /// The shards that do not answer, as the last poll saw it.
+    pub fn set_stuck(&self, shards: &[usize]) {
+        shards.clone_into(&mut self.stuck());
+    }
+
+    /// These shards.
+    #[must_use]
+    pub fn stuck_shards(&self) -> Vec<usize> {
+        self.stuck().clone()
+    }
+
+    fn stuck(&self) -> MutexGuard<'_, Vec<usize>> {
+        self.stuck.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether `connections_max` is reached, as the last poll saw it.
     pub fn set_full(&self, is_full: bool) {
         self.is_full.store(is_full, Relaxed);
+    }
+}
+
+/// Says which shards do not answer; there is at least one.
+pub(super) fn silence(shards: &[usize]) -> String {
+    let numbers: Vec<String> = shards.iter().map(usize::to_string).collect();
+    match numbers.as_slice() {
+        [shard] => format!("shard {shard} does not answer"),
+        shards => format!("shards {} do not answer", shards.join(", ")),
     }
 }
 
@@ -117,9 +150,13 @@ mod tests {
         assert_eq!(readiness.state(), State::Ready);
         readiness.set_full(true);
         assert_eq!(readiness.state(), State::Full);
+        readiness.set_stuck(&[1, 3]);
+        assert_eq!(readiness.state(), State::Stuck);
+        assert_eq!(readiness.sentence(), "shards 1, 3 do not answer; use another node");
         readiness.drain();
         assert_eq!(readiness.state(), State::Draining);
         assert!(readiness.undrain());
+        readiness.set_stuck(&[]);
         readiness.set_full(false);
         assert_eq!(readiness.state(), State::Ready);
     }

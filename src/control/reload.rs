@@ -1,11 +1,14 @@
 //! SIGHUP: the sources are read again, and what can change live changes, all or nothing.
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
 use tracing::{error, info, warn};
 use uproar_engine::control::Request;
 
+use super::layout::Layout;
 use super::logging::LogLevel;
 use super::node::Node;
-use crate::config::{Loaded, Reload, Sources, table};
+use crate::config::{Loaded, Problem, Problems, Reload, Sources, table};
 
 /// One setting whose value differs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,21 +37,57 @@ pub fn changes(old: &Loaded, new: &Loaded) -> Vec<Change> {
         .collect()
 }
 
-/// Reloads; what happened is in the log.
+/// How the reloads of this process went.
+#[derive(Debug, Default)]
+pub(super) struct Reloads {
+    applied: AtomicU64,
+    refused: AtomicU64,
+    is_last_refused: AtomicBool,
+}
+
+impl Reloads {
+    fn count(&self, is_applied: bool) {
+        let count = if is_applied { &self.applied } else { &self.refused };
+        count.fetch_add(1, Relaxed);
+        self.is_last_refused.store(!is_applied, Relaxed);
+    }
+
+    /// By result, as the metrics name it.
+    pub(super) fn counts(&self) -> [(&'static str, u64); 2] {
+        [("applied", self.applied.load(Relaxed)), ("refused", self.refused.load(Relaxed))]
+    }
+
+    /// Whether the file as it is now was refused.
+    pub(super) fn is_last_refused(&self) -> bool {
+        self.is_last_refused.load(Relaxed)
+    }
+}
+
+/// Reloads; what happened is counted and in the log.
 pub(super) async fn reload(node: &Node, sources: &Sources, log: &LogLevel) {
-    let mut new = match sources.load() {
-        Ok(new) => new,
+    let new = load(node, sources);
+    node.reloads.count(new.is_ok());
+    match new {
+        Ok(new) => apply(node, new, log).await,
         Err(problems) => {
-            for problem in &problems.0 {
+            for problem in &problems {
                 error!(%problem, "not reloaded");
             }
-            return;
         }
-    };
-    if let Some(problem) = node.layout.refuses(&new.config) {
-        error!(%problem, "not reloaded");
-        return;
     }
+}
+
+/// A configuration that this node can take, and could start with, or every reason why it cannot.
+fn load(node: &Node, sources: &Sources) -> Result<Loaded, Vec<String>> {
+    let texts = |problems: Problems| problems.0.iter().map(Problem::to_string).collect::<Vec<_>>();
+    let (new, _) = Layout::load(sources, &node.layout.host).map_err(texts)?;
+    match node.layout.refuses(&new.config) {
+        None => Ok(new),
+        Some(problem) => Err(vec![problem]),
+    }
+}
+
+async fn apply(node: &Node, mut new: Loaded, log: &LogLevel) {
     for warning in &new.warnings {
         warn!("{warning}");
     }
@@ -62,7 +101,7 @@ pub(super) async fn reload(node: &Node, sources: &Sources, log: &LogLevel) {
             None => new.origins.remove(setting.name),
         };
     }
-    log.set(new.config.server.log_level);
+    let level = new.config.server.log_level;
     let limits = new.config.limits.clone();
     node.set_loaded(new);
     for (shard, answer) in
@@ -72,6 +111,8 @@ pub(super) async fn reload(node: &Node, sources: &Sources, log: &LogLevel) {
             error!(shard, %why, "a shard keeps its old limits");
         }
     }
+    // The difference is told at the more talkative of both levels: a stricter one would hide it.
+    log.set(level.max(old.config.server.log_level));
     for Change { name, from, to, is_live } in &changes {
         if *is_live {
             info!("reloaded: {name} is now {to}, was {from}");
@@ -82,4 +123,5 @@ pub(super) async fn reload(node: &Node, sources: &Sources, log: &LogLevel) {
     if changes.is_empty() {
         info!("reloaded: nothing differs");
     }
+    log.set(level);
 }

@@ -11,9 +11,10 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
+use super::drain::Left;
 use super::logging::LogLevel;
-use super::node::Node;
-use super::readiness::State;
+use super::node::{ANSWER_MS_MAX, Node};
+use super::readiness::{State, silence};
 use super::trouble::Trouble;
 use super::{admin, drain, handover, public, reload, systemd};
 use crate::config::Sources;
@@ -40,7 +41,7 @@ pub struct ControlPlane {
 /// How the process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// Drained, with this many connections left at the deadline.
+    /// Drained, with this many connections known to be left at the deadline.
     Drained(u64),
     /// By a second signal.
     AtOnce,
@@ -108,7 +109,7 @@ impl ControlPlane {
                 _ = hangup.recv() => {
                     systemd::reloading();
                     reload::reload(&node, &sources, &log).await;
-                    systemd::ready(node.readiness.state().code());
+                    systemd::ready(&status(&node));
                 }
             }
         };
@@ -125,11 +126,20 @@ impl ControlPlane {
         );
         tokio::select! {
             left = drain::until_empty(&node, delay_ms) => {
-                match left {
-                    0 => info!("drained, ending"),
-                    left => warn!(connections = left, "the drain deadline is over, ending"),
+                let Left { connections, silent } = &left;
+                match silent.as_slice() {
+                    [] if *connections == 0 => info!("drained, ending"),
+                    [] => warn!(connections, "the drain deadline is over, ending"),
+                    shards => warn!(
+                        connections,
+                        ?shards,
+                        "the drain deadline is over, ending: {} connections are known to be left, \
+                         and {}",
+                        connections,
+                        silence(shards)
+                    ),
                 }
-                Ok(Ended::Drained(left))
+                Ok(Ended::Drained(left.connections))
             }
             signal = end.next() => {
                 warn!(signal, "a second signal, ending at once");
@@ -139,25 +149,47 @@ impl ControlPlane {
     }
 }
 
+/// What the service manager shows of a node, besides numbers.
+fn status(node: &Node) -> String {
+    let state = node.readiness.state();
+    match (state, node.reloads.is_last_refused()) {
+        (_, false) => state.code().to_owned(),
+        (State::Ready, true) => "ready, but the last reload was refused".to_owned(),
+        (_, true) => format!("{}, and the last reload was refused", state.code()),
+    }
+}
+
 /// Polls the shards: readiness, STATUS and the watchdog follow from their answers.
 async fn watch(node: Arc<Node>) {
     let watchdog = systemd::watchdog();
     let mut tick = interval(watchdog.map_or(POLL, |limit| POLL.min(limit / 3)));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut were_stuck = Vec::new();
+    let mut heard_at = vec![Instant::now(); node.ports().len()];
     let mut trouble = Trouble::new();
     loop {
         tick.tick().await;
         let reports = node.reports().await;
-        let stuck: Vec<usize> = (0..reports.len()).filter(|&i| reports[i].is_none()).collect();
+        for (heard_at, report) in heard_at.iter_mut().zip(&reports) {
+            if report.is_some() {
+                *heard_at = Instant::now();
+            }
+        }
+        // A shard that only has too many requests waiting says no at once, and is not stuck yet.
+        let is_stuck = |&shard: &usize| heard_at[shard].elapsed() >= ANSWER_MS_MAX;
+        let stuck: Vec<usize> = (0..reports.len()).filter(is_stuck).collect();
         if stuck != were_stuck {
+            node.readiness.set_stuck(&stuck);
             match stuck.as_slice() {
                 [] => info!("all shards answer again"),
-                shards => error!(?shards, "these shards do not answer"),
+                shards => error!(?shards, "these shards do not answer; /ready answers 503"),
             }
-            were_stuck.clone_from(&stuck);
+            if !stuck.is_empty() && node.readiness.state() != State::Draining {
+                systemd::status(&format!("stuck: {}", silence(&stuck)));
+            }
+            were_stuck = stuck;
         }
-        if !stuck.is_empty() {
+        if reports.iter().any(Option::is_none) {
             continue;
         }
         if watchdog.is_some() {
@@ -179,8 +211,9 @@ async fn watch(node: Arc<Node>) {
             _ => {}
         }
         if state != State::Draining {
-            let state = state.code();
-            systemd::status(&format!("{state}, {connections} connections, {rooms} rooms"));
+            let sep = if node.reloads.is_last_refused() { ";" } else { "," };
+            let status = status(&node);
+            systemd::status(&format!("{status}{sep} {connections} connections, {rooms} rooms"));
         }
     }
 }

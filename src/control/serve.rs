@@ -14,19 +14,16 @@ use super::layout::Layout;
 use super::logging;
 use super::node::Node;
 use super::run::{ControlPlane, Ended};
-use crate::config::{Loaded, Problem, Problems, Sources, documented};
+use crate::config::{Loaded, Problems, Sources, documented};
 use crate::link::HANDOVERS_MAX;
 use crate::shard::{self, LaunchError, Listeners, Plan};
 
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The configuration is wrong in itself.
+    /// The configuration is wrong in itself, or does not fit this host.
     #[error("{0}")]
     Config(#[from] Problems),
-    /// The configuration does not fit this host.
-    #[error("{0}")]
-    Host(Problem),
     /// A port could not be had.
     #[error("{0}")]
     Bind(#[from] BindError),
@@ -43,10 +40,8 @@ pub enum StartError {
 /// # Errors
 /// [`StartError`] when it did not start.
 pub fn serve(sources: Sources) -> Result<Ended, StartError> {
-    let loaded = sources.load()?;
-    let host = Host::observe();
+    let (loaded, layout) = Layout::load(&sources, &Host::observe())?;
     host::keep_pages_small();
-    let layout = Layout::new(&loaded, &host).map_err(StartError::Host)?;
     let bound = bind::bind(&loaded.config.server, layout.cpus.len())?;
     let log = logging::start(&loaded.config.server);
     announce(&loaded, &layout, &bound);

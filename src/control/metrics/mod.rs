@@ -73,12 +73,26 @@ fn node_families(node: &Node, reports: &[Option<Report>]) -> Vec<Family> {
     for (port, count) in [("public", &node.http_refused), ("admin", &node.admin_refused)] {
         http_refused.sample(&[("port", port.to_owned())], count.load(Relaxed).into());
     }
+    let mut reloads = Family::new(
+        "uproar_config_reloads_total",
+        Kind::Counter,
+        "Reloads of the configuration by SIGHUP: applied, or refused whole because something was wrong.",
+    );
+    for (result, count) in node.reloads.counts() {
+        reloads.sample(&[("result", result.to_owned())], count.into());
+    }
     vec![
         build,
+        reloads,
+        gauge(
+            "uproar_config_last_reload_successful",
+            "1 if the last reload was applied or none was asked for, 0 if it was refused and the old values stay.",
+            u64::from(!node.reloads.is_last_refused()),
+        ),
         http_refused,
         gauge(
             "uproar_ready",
-            "1 if the node takes new viewers, 0 while starting, draining or full.",
+            "1 if the node takes new viewers, 0 while starting, draining, full, or stuck: a shard does not answer.",
             u64::from(state == State::Ready),
         ),
         not_ready,
