@@ -4,13 +4,13 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::cli::{Floor as FloorOptions, Run, Worker};
 use crate::clients;
 use crate::conductor::{Conductor, Findings};
 use crate::crew::Crew;
 use crate::observer::Observer;
+use crate::pinning;
 use crate::plane::PlanePlan;
 use crate::probe::calibrate::calibrate;
 use crate::probe::process::Process;
@@ -48,8 +48,14 @@ pub(crate) fn run(options: &Run) -> Result<bool, String> {
     let target = resolve(&parameters.target)?;
     reach(target)?;
     let descriptors_max = raise_descriptors()?;
-    let cpus = choose_cpus(&options.cpus)?;
+    let cpus = take_cpus(&options.cpus)?;
     let server = find_server(options.server_pid, target)?;
+    // With workers this host's CPUs are not the planes'.
+    if let Some(server) = server.as_ref().filter(|_| options.workers.is_empty())
+        && let Some(warning) = pinning::overlap(&cpus, &server.cpus)
+    {
+        eprintln!("uproar-loadgen: {warning}");
+    }
     let setup = Setup {
         parameters: parameters.clone(),
         target,
@@ -101,7 +107,7 @@ pub(crate) fn run(options: &Run) -> Result<bool, String> {
         time_unix: started_unix.as_secs(),
         kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
         cpu: cpu_model(),
-        cpus: std::thread::available_parallelism().map_or(0, usize::from),
+        cpus: host_cpus(),
         descriptors_max,
         loadgen_cpus: cpus,
         server_cpus: process.map(|process| process.cpus.clone()).unwrap_or_default(),
@@ -146,7 +152,7 @@ pub(crate) fn run(options: &Run) -> Result<bool, String> {
 /// Serves coordinators until the process is ended.
 pub(crate) fn work(options: &Worker) -> Result<(), String> {
     let descriptors_max = raise_descriptors()?;
-    let cpus = choose_cpus(&options.cpus)?;
+    let cpus = take_cpus(&options.cpus)?;
     let start =
         |setup: &Setup| start_crew(setup, &cpus, options.source_ip.as_deref(), descriptors_max);
     work_for(options.listen, cpus.len() as u32, start)
@@ -235,35 +241,20 @@ fn raise_descriptors() -> Result<u64, String> {
 }
 
 /// The CPUs for planes; the main thread goes there as well, away from the server.
-fn choose_cpus(wanted: &[usize]) -> Result<Vec<usize>, String> {
-    let count = std::thread::available_parallelism().map_or(1, usize::from);
-    let cpus = match wanted {
-        [] => vec![count - 1],
-        cpus => cpus.to_vec(),
-    };
-    pin(&cpus).map_err(|error| {
-        format!("cannot use CPUs {cpus:?}, this process may run on {count}: {error}")
-    })?;
+fn take_cpus(wanted: &[usize]) -> Result<Vec<usize>, String> {
+    let cpus = pinning::choose(wanted, &pinning::allowed()?)?;
+    pinning::pin(&cpus)?;
     Ok(cpus)
-}
-
-/// Keeps this thread, and those it starts, on `cpus`.
-pub(crate) fn pin(cpus: &[usize]) -> std::io::Result<()> {
-    let mut set = CpuSet::new();
-    for &cpu in cpus {
-        set.set(cpu);
-    }
-    Ok(sched_setaffinity(None, &set)?)
 }
 
 /// Prints what receiving costs, this tool's way and a plain epoll client's.
 pub(crate) fn floor(options: &FloorOptions) -> Result<bool, String> {
     raise_descriptors()?;
-    let count = std::thread::available_parallelism().map_or(1, usize::from);
-    let receivers = options.cpu.unwrap_or(count - 1);
-    let others: Vec<usize> = (0..count).filter(|&cpu| cpu != receivers).collect();
+    let allowed = pinning::allowed()?;
+    let receivers = pinning::choose(options.cpu.as_slice(), &allowed)?[0];
+    let others: Vec<usize> = allowed.into_iter().filter(|&cpu| cpu != receivers).collect();
     if !others.is_empty() {
-        pin(&others).map_err(|error| format!("cannot use CPUs {others:?}: {error}"))?;
+        pinning::pin(&others)?;
     }
     let floors = crate::floor::measure(receivers).map_err(|error| error.to_string())?;
     println!("CPU a received comment, by how comments come:");
@@ -290,6 +281,12 @@ fn cpu_model() -> String {
     let line = text.lines().find(|line| line.starts_with("model name"));
     let name = line.and_then(|line| line.split_once(':')).map_or("unknown CPU", |(_, name)| name);
     name.trim().to_owned()
+}
+
+/// The CPUs of this host, whatever this process was given of them or keeps to.
+fn host_cpus() -> usize {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    text.lines().filter(|line| line.starts_with("processor")).count()
 }
 
 /// The commit of the tree this runs in; none outside a repository or without git.

@@ -1,0 +1,47 @@
+//! What cannot be measured is refused in a sentence, before any load; exit code 2.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod support;
+
+use std::process::Command;
+
+use support::{Double, folder, loadgen, outcome, report};
+
+/// What a refused run said; it must be one sentence.
+fn refusal(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(output.stdout.is_empty() && text.lines().count() == 1, "{text}");
+    text
+}
+
+#[test]
+fn cpus_that_this_process_may_not_use_are_refused() {
+    let double = Double::start(&[]);
+    for cpu in ["1023", "1024", "70000"] {
+        let text = refusal(loadgen("hot", &double.address).args(["--cpus", cpu]));
+        assert!(text.contains(&format!("may not use CPU {cpu};")), "{text}");
+    }
+    let text = refusal(
+        Command::new(env!("CARGO_BIN_EXE_uproar-loadgen")).args(["floor", "--cpu", "1024"]),
+    );
+    assert!(text.contains("may not use CPU 1024;"), "{text}");
+}
+
+#[test]
+fn the_cpus_of_the_host_are_counted_whatever_the_run_keeps_to() {
+    let double = Double::start(&[]);
+    let out = folder("refusals-cpus");
+    let output = loadgen("hot", &double.address)
+        .args(["--viewers", "20", "--duration-secs", "0.2", "--out"])
+        .arg(&out)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", outcome(&output).0);
+    let machine = &report(&out)["machine"];
+    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap();
+    let processors = cpuinfo.lines().filter(|line| line.starts_with("processor")).count();
+    assert_eq!(machine["cpus"].as_u64(), Some(processors as u64));
+    assert_eq!(machine["loadgen_cpus"].as_array().unwrap().len(), 1);
+}
