@@ -13,6 +13,7 @@ use crate::observer::Observer;
 use crate::pinning;
 use crate::plane::PlanePlan;
 use crate::probe::calibrate::calibrate;
+use crate::probe::metrics;
 use crate::probe::process::Process;
 use crate::remote::{Setup, enlist, work as work_for};
 use crate::report::{FORMAT, Latency, Machine, Report, files, table};
@@ -38,7 +39,7 @@ pub(crate) fn run(options: &Run) -> Result<bool, String> {
         println!("{}", parameters.lines().join("\n"));
         return Ok(true);
     }
-    parameters.check()?;
+    parameters.check(options.scenario)?;
     let levels = crate::slo::parse(&parameters.slo)?;
     let started_unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let run = (started_unix.as_nanos() as u64 % 0xffff) as u16;
@@ -47,6 +48,7 @@ pub(crate) fn run(options: &Run) -> Result<bool, String> {
     }
     let target = resolve(&parameters.target)?;
     reach(target)?;
+    reach_admin(&parameters.admin)?;
     let descriptors_max = raise_descriptors()?;
     let cpus = take_cpus(&options.cpus)?;
     let server = find_server(options.server_pid, target)?;
@@ -221,6 +223,22 @@ fn reach(target: SocketAddr) -> Result<(), String> {
     match std::net::TcpStream::connect_timeout(&target, Duration::from_secs(5)) {
         Ok(_) => Ok(()),
         Err(error) => Err(format!("cannot reach {target}: {}", clients::explain_connect(&error))),
+    }
+}
+
+/// One scrape, so that a wrong --admin is not a run whose levels were never measured.
+fn reach_admin(admin: &str) -> Result<(), String> {
+    if admin.is_empty() {
+        return Ok(());
+    }
+    match metrics::fetch(admin) {
+        Ok(metrics) if metrics.is_empty() => {
+            Err(format!("http://{admin}/metrics of --admin has no metrics; check the address"))
+        }
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!(
+            "cannot read http://{admin}/metrics of --admin; check the address: {error}"
+        )),
     }
 }
 

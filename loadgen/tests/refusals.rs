@@ -45,3 +45,29 @@ fn the_cpus_of_the_host_are_counted_whatever_the_run_keeps_to() {
     assert_eq!(machine["cpus"].as_u64(), Some(processors as u64));
     assert_eq!(machine["loadgen_cpus"].as_array().unwrap().len(), 1);
 }
+
+#[test]
+fn parameters_that_mean_nothing_are_refused() {
+    let double = Double::start(&[]);
+    for (scenario, flag) in [
+        ("hot", "--duration-secs=NaN"),
+        ("hot", "--duration-secs=0"),
+        ("hot", "--drain-secs=inf"),
+        ("churn", "--bounce-secs=1e-10"),
+        ("ramp", "--rate=0"),
+    ] {
+        let text = refusal(loadgen(scenario, &double.address).arg(flag));
+        let name = flag.split_once('=').unwrap().0;
+        assert!(text.contains(name), "{flag}: {text}");
+    }
+}
+
+#[test]
+fn an_admin_address_without_metrics_is_refused() {
+    let double = Double::start(&[]);
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for admin in [closed.to_string(), double.address.clone()] {
+        let text = refusal(loadgen("hot", &double.address).args(["--admin", &admin]));
+        assert!(text.contains(&format!("http://{admin}/metrics of --admin")), "{text}");
+    }
+}
