@@ -15,7 +15,7 @@ use crate::plane::PlanePlan;
 use crate::probe::calibrate::calibrate;
 use crate::probe::metrics;
 use crate::probe::process::Process;
-use crate::remote::{Setup, enlist, work as work_for};
+use crate::remote::{self, Setup};
 use crate::report::{FORMAT, Latency, Machine, Report, files, table};
 use crate::scenario::{Parameters, Speak};
 use crate::sources::Sources;
@@ -49,6 +49,7 @@ pub(crate) fn run(options: &Run) -> Result<bool, String> {
     let target = resolve(&parameters.target)?;
     reach(target)?;
     reach_admin(&parameters.admin)?;
+    let called = remote::call(&options.workers)?;
     let descriptors_max = raise_descriptors()?;
     let cpus = take_cpus(&options.cpus)?;
     let server = find_server(options.server_pid, target)?;
@@ -78,7 +79,7 @@ pub(crate) fn run(options: &Run) -> Result<bool, String> {
     let crew = if options.workers.is_empty() {
         start_crew(&setup, &cpus, options.source_ip.as_deref(), descriptors_max)?
     } else {
-        let workers = enlist(&options.workers, &setup)?;
+        let workers = remote::enlist(called, &setup)?;
         clock_method = format!(
             "the coordinator's CLOCK_MONOTONIC; {} planes on {} workers, whose clocks were placed in the \
              middle of the shortest of 64 round trips: wrong by at most {:.1} us",
@@ -157,7 +158,7 @@ pub(crate) fn work(options: &Worker) -> Result<(), String> {
     let cpus = take_cpus(&options.cpus)?;
     let start =
         |setup: &Setup| start_crew(setup, &cpus, options.source_ip.as_deref(), descriptors_max);
-    work_for(options.listen, cpus.len() as u32, start)
+    remote::work(options.listen, cpus.len() as u32, start)
         .map_err(|error| format!("cannot serve coordinators at {}: {error}", options.listen))
 }
 

@@ -71,3 +71,22 @@ fn an_admin_address_without_metrics_is_refused() {
         assert!(text.contains(&format!("http://{admin}/metrics of --admin")), "{text}");
     }
 }
+
+#[test]
+fn a_worker_named_twice_is_refused_at_once() {
+    let double = Double::start(&[]);
+    let begun = std::time::Instant::now();
+    let workers = ["--workers", "127.0.0.1:7,127.0.0.1:7"];
+    let text = refusal(loadgen("hot", &double.address).args(workers));
+    assert!(text.contains("worker 127.0.0.1:7 is named twice"), "{text}");
+    assert!(begun.elapsed().as_secs() < 5, "it waited for something");
+}
+
+#[test]
+fn a_peer_that_is_no_worker_is_refused() {
+    let double = Double::start(&[]);
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let text = refusal(loadgen("hot", &double.address).args(["--workers", &address]));
+    assert!(text.contains(&format!("worker {address} did not greet within 5 s")), "{text}");
+}
