@@ -43,7 +43,7 @@ pub(crate) struct Compare {
 /// Where to measure.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Floor {
-    /// CPU of both receivers; the last one by default
+    /// CPU of both receivers; the last that this process may use by default
     #[arg(long)]
     pub(crate) cpu: Option<usize>,
 }
@@ -54,7 +54,7 @@ pub(crate) struct Worker {
     /// Where coordinators connect; whoever reaches it can make this host send load
     #[arg(long)]
     pub(crate) listen: SocketAddr,
-    /// CPUs for planes, one thread each
+    /// CPUs for planes, one thread each; the last that this process may use by default
     #[arg(long, value_delimiter = ',')]
     pub(crate) cpus: Vec<usize>,
     /// Source addresses of the connections, as for `run`
@@ -82,7 +82,7 @@ pub(crate) struct Run {
     /// Print the scenario's parameters and stop
     #[arg(long)]
     pub(crate) print: bool,
-    /// CPUs for the load generator's threads, e.g. 1,3: one thread each, away from the server's
+    /// CPUs for the load generator's threads, e.g. 1,3: one thread each, away from the server's; the last that this process may use by default
     #[arg(long, value_delimiter = ',')]
     pub(crate) cpus: Vec<usize>,
     /// Source addresses of the connections: addresses and first-last ranges; on loopback taken from 127.9.0.0/16 by default

@@ -22,8 +22,8 @@ use uproar_ring::{Event, Key, Ring, RingConfig, Wake};
 use crate::clock::thread_cpu_us;
 use crate::crew::PREEMPT;
 use crate::marker::Marker;
+use crate::pinning::pin;
 use crate::plane::{BUFFER_BYTES, BUFFERS, EVENTS_PER_TURN, NAP_EVENTS_MIN};
-use crate::run::pin;
 use crate::scenario::Parameters;
 use crate::wire::frame::{TEXT, next_frame};
 use crate::wire::{Dialect, Reader};
@@ -80,7 +80,7 @@ impl Floor {
 /// Measures both under every load: receivers on `cpu`, the writer on the calling thread.
 pub(crate) fn measure(cpu: usize) -> io::Result<Vec<Floor>> {
     let mut epoll = Side::start(move |sockets, rounds| {
-        pin(&[cpu])?;
+        pin(&[cpu]).map_err(io::Error::other)?;
         receive_by_epoll(sockets, &rounds)
     })?;
     let mut loadgen = Side::start(move |sockets, rounds| {

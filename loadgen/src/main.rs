@@ -19,6 +19,7 @@ mod floor;
 mod growth;
 mod marker;
 mod observer;
+mod pinning;
 mod plane;
 mod probe;
 mod remote;

@@ -5,8 +5,8 @@
 //! worker's reading in the middle of it, so the offset is wrong by at most half that way. The
 //! worker's planes add the offset, and all due instants are the coordinator's.
 
-use std::io::{self, BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
@@ -22,6 +22,12 @@ use crate::scenario::Parameters;
 const CLOCK_ROUNDS: u32 = 64;
 /// A worker that says nothing for this long is gone.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// A worker that is free greets at once; it is waited for this long.
+const GREETING: Duration = Duration::from_secs(5);
+/// A greeting is a short line; whoever sends more before its end is no worker, in bytes.
+const GREETING_BYTES_MAX: u64 = 256;
+
+const _: () = assert!(GREETING.as_nanos() < PATIENCE.as_nanos());
 
 /// What a worker must know to start its planes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -77,6 +83,26 @@ impl Wire {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         serde_json::from_str(&line).map_err(io::Error::other)
+    }
+
+    /// A worker's first line: how many planes it lends.
+    fn greeting(&mut self) -> Result<u32, String> {
+        let mut line = Vec::new();
+        let read = (&mut self.reader).take(GREETING_BYTES_MAX).read_until(b'\n', &mut line);
+        if read.is_err() || line.is_empty() {
+            return Err(format!(
+                "did not greet within {} s; check that it is not busy with another coordinator, \
+                 and that a worker listens there",
+                GREETING.as_secs()
+            ));
+        }
+        match serde_json::from_slice(&line) {
+            Ok(FromWorker::Hello { planes }) => Ok(planes),
+            _ => {
+                Err("is no worker of this version; check the address, and what runs there"
+                    .to_owned())
+            }
+        }
     }
 }
 
@@ -139,18 +165,27 @@ pub(crate) struct Workers {
     pub(crate) planes: u32,
 }
 
-/// Connects to `addresses` and sets every worker up; `setup` holds what is the same for all.
-pub(crate) fn enlist(addresses: &[String], setup: &Setup) -> Result<Workers, String> {
-    let mut wires = Vec::new();
-    for address in addresses {
-        let wire = hello(address).map_err(|error| format!("worker {address}: {error}"))?;
-        wires.push((address, wire));
-    }
-    let shares: u32 = wires.iter().map(|(_, (_, planes))| planes).sum();
+/// Workers that have greeted and wait for their setup.
+#[derive(Debug)]
+pub(crate) struct Called(Vec<(String, Wire, u32)>);
+
+/// Connects to `addresses`; quick to say what is wrong with one.
+pub(crate) fn call(addresses: &[String]) -> Result<Called, String> {
+    let resolved = resolve(addresses)?;
+    let called = addresses.iter().zip(resolved).map(|(address, socket)| {
+        let (wire, planes) = hello(socket).map_err(|text| format!("worker {address} {text}"))?;
+        Ok((address.clone(), wire, planes))
+    });
+    called.collect::<Result<_, String>>().map(Called)
+}
+
+/// Sets every worker up; `setup` holds what is the same for all.
+pub(crate) fn enlist(Called(called): Called, setup: &Setup) -> Result<Workers, String> {
+    let shares: u32 = called.iter().map(|(_, _, planes)| planes).sum();
     let mut workers =
         Workers { ports: Vec::new(), clock_error_ns: 0, are_local: true, planes: shares };
     let mut first_share = 0;
-    for (address, (mut wire, planes)) in wires {
+    for (address, mut wire, planes) in called {
         let failed = |error: io::Error| format!("worker {address}: {error}");
         let (clock_offset_ns, error_ns) = clock_offset(&mut wire).map_err(failed)?;
         workers.clock_error_ns = workers.clock_error_ns.max(error_ns);
@@ -163,18 +198,39 @@ pub(crate) fn enlist(addresses: &[String], setup: &Setup) -> Result<Workers, Str
             other => return Err(format!("worker {address} answered {other:?}")),
         }
         first_share += planes;
-        workers.ports.push(port(address, wire));
+        workers.ports.push(port(&address, wire));
     }
     Ok(workers)
 }
 
-fn hello(address: &str) -> io::Result<(Wire, u32)> {
-    let mut wire = Wire::new(TcpStream::connect(address)?)?;
-    wire.writer.set_read_timeout(Some(PATIENCE))?;
-    match wire.receive()? {
-        FromWorker::Hello { planes } => Ok((wire, planes)),
-        _ => Err(io::ErrorKind::InvalidData.into()),
+/// The workers' addresses, each once: a worker serves one coordinator, so its second line would wait for the first.
+fn resolve(addresses: &[String]) -> Result<Vec<SocketAddr>, String> {
+    let mut resolved = Vec::new();
+    for address in addresses {
+        let sockets = address.to_socket_addrs();
+        let socket = sockets.map(|mut sockets| sockets.next()).unwrap_or_default();
+        let socket = socket.ok_or_else(|| {
+            format!("worker {address:?} is not a host and port that can be found; check --workers")
+        })?;
+        if resolved.contains(&socket) {
+            return Err(format!("worker {address} is named twice; check --workers"));
+        }
+        resolved.push(socket);
     }
+    Ok(resolved)
+}
+
+/// Connects to a worker and hears how many planes it lends; errors follow the worker's name.
+fn hello(address: SocketAddr) -> Result<(Wire, u32), String> {
+    let stream = TcpStream::connect_timeout(&address, GREETING).map_err(|error| {
+        format!("cannot be reached; check that it runs and listens there: {error}")
+    })?;
+    let broken = |error: io::Error| format!("greeted, but the line to it broke: {error}");
+    stream.set_read_timeout(Some(GREETING)).map_err(broken)?;
+    let mut wire = Wire::new(stream).map_err(broken)?;
+    let planes = wire.greeting()?;
+    wire.writer.set_read_timeout(Some(PATIENCE)).map_err(broken)?;
+    Ok((wire, planes))
 }
 
 /// Our clock minus the worker's, and by how much that may be wrong.
@@ -215,4 +271,44 @@ fn port(address: &str, mut wire: Wire) -> PlanePort {
         }
     });
     PlanePort { name: format!("worker {address}"), commands, answers, waker: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_is_named_once() {
+        let resolve =
+            |names: &[&str]| resolve(&names.iter().map(|&n| n.into()).collect::<Vec<_>>());
+        assert_eq!(resolve(&["127.0.0.1:1", "127.0.0.1:2"]).unwrap().len(), 2);
+        let twice = resolve(&["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:1"]).unwrap_err();
+        assert_eq!(twice, "worker 127.0.0.1:1 is named twice; check --workers");
+        assert!(resolve(&["no port"]).unwrap_err().contains("check --workers"));
+    }
+
+    #[test]
+    fn who_is_no_worker_is_told_apart_from_one_that_is_busy() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let greet = |line: &'static [u8]| {
+            std::thread::scope(|scope| {
+                // The line stays open while the other end reads.
+                let peer = scope.spawn(|| {
+                    let (mut stream, _) = listener.accept().unwrap();
+                    stream.write_all(line).unwrap();
+                    stream
+                });
+                let heard = hello(address).map(|(_, planes)| planes);
+                drop(peer.join().unwrap());
+                heard
+            })
+        };
+        assert_eq!(greet(b"{\"Hello\":{\"planes\":3}}\n"), Ok(3));
+        assert!(greet(b"HTTP/1.1 408 Request Timeout\r\n\r\n").unwrap_err().contains("no worker"));
+        assert!(greet(&[b'x'; 1_000]).unwrap_err().contains("no worker"));
+        let begun = std::time::Instant::now();
+        assert!(greet(b"").unwrap_err().contains("not busy with another coordinator"));
+        assert!(begun.elapsed() < GREETING * 2);
+    }
 }

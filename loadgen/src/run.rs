@@ -4,17 +4,18 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::cli::{Floor as FloorOptions, Run, Worker};
 use crate::clients;
 use crate::conductor::{Abort, Conductor, Findings, INTERRUPTED};
 use crate::crew::Crew;
 use crate::observer::Observer;
+use crate::pinning;
 use crate::plane::PlanePlan;
 use crate::probe::calibrate::calibrate;
+use crate::probe::metrics;
 use crate::probe::process::Process;
-use crate::remote::{Setup, enlist, work as work_for};
+use crate::remote::{self, Setup};
 use crate::report::{FORMAT, Latency, Machine, Report, files, table};
 use crate::scenario::{Parameters, Speak};
 use crate::sources::Sources;
@@ -38,7 +39,7 @@ pub(crate) fn run(options: &Run) -> Result<bool, String> {
         println!("{}", parameters.lines().join("\n"));
         return Ok(true);
     }
-    parameters.check()?;
+    parameters.check(options.scenario)?;
     let levels = crate::slo::parse(&parameters.slo)?;
     let started_unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let run = (started_unix.as_nanos() as u64 % 0xffff) as u16;
@@ -47,9 +48,17 @@ pub(crate) fn run(options: &Run) -> Result<bool, String> {
     }
     let target = resolve(&parameters.target)?;
     reach(target)?;
+    reach_admin(&parameters.admin)?;
+    let called = remote::call(&options.workers)?;
     let descriptors_max = raise_descriptors()?;
-    let cpus = choose_cpus(&options.cpus)?;
+    let cpus = take_cpus(&options.cpus)?;
     let server = find_server(options.server_pid, target)?;
+    // With workers this host's CPUs are not the planes'.
+    if let Some(server) = server.as_ref().filter(|_| options.workers.is_empty())
+        && let Some(warning) = pinning::overlap(&cpus, &server.cpus)
+    {
+        eprintln!("uproar-loadgen: {warning}");
+    }
     let setup = Setup {
         parameters: parameters.clone(),
         target,
@@ -70,7 +79,7 @@ pub(crate) fn run(options: &Run) -> Result<bool, String> {
     let crew = if options.workers.is_empty() {
         start_crew(&setup, &cpus, options.source_ip.as_deref(), descriptors_max)?
     } else {
-        let workers = enlist(&options.workers, &setup)?;
+        let workers = remote::enlist(called, &setup)?;
         clock_method = format!(
             "the coordinator's CLOCK_MONOTONIC; {} planes on {} workers, whose clocks were placed in the \
              middle of the shortest of 64 round trips: wrong by at most {:.1} us",
@@ -103,7 +112,7 @@ pub(crate) fn run(options: &Run) -> Result<bool, String> {
         time_unix: started_unix.as_secs(),
         kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
         cpu: cpu_model(),
-        cpus: std::thread::available_parallelism().map_or(0, usize::from),
+        cpus: host_cpus(),
         descriptors_max,
         loadgen_cpus: cpus,
         server_cpus: process.map(|process| process.cpus.clone()).unwrap_or_default(),
@@ -156,10 +165,10 @@ pub(crate) fn run(options: &Run) -> Result<bool, String> {
 /// Serves coordinators until the process is ended.
 pub(crate) fn work(options: &Worker) -> Result<(), String> {
     let descriptors_max = raise_descriptors()?;
-    let cpus = choose_cpus(&options.cpus)?;
+    let cpus = take_cpus(&options.cpus)?;
     let start =
         |setup: &Setup| start_crew(setup, &cpus, options.source_ip.as_deref(), descriptors_max);
-    work_for(options.listen, cpus.len() as u32, start)
+    remote::work(options.listen, cpus.len() as u32, start)
         .map_err(|error| format!("cannot serve coordinators at {}: {error}", options.listen))
 }
 
@@ -228,6 +237,22 @@ fn reach(target: SocketAddr) -> Result<(), String> {
     }
 }
 
+/// One scrape, so that a wrong --admin is not a run whose levels were never measured.
+fn reach_admin(admin: &str) -> Result<(), String> {
+    if admin.is_empty() {
+        return Ok(());
+    }
+    match metrics::fetch(admin) {
+        Ok(metrics) if metrics.is_empty() => {
+            Err(format!("http://{admin}/metrics of --admin has no metrics; check the address"))
+        }
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!(
+            "cannot read http://{admin}/metrics of --admin; check the address: {error}"
+        )),
+    }
+}
+
 /// Raises the soft limit of descriptors to the hard one.
 fn raise_descriptors() -> Result<u64, String> {
     let limit = getrlimit(Resource::Nofile);
@@ -245,35 +270,20 @@ fn raise_descriptors() -> Result<u64, String> {
 }
 
 /// The CPUs for planes; the main thread goes there as well, away from the server.
-fn choose_cpus(wanted: &[usize]) -> Result<Vec<usize>, String> {
-    let count = std::thread::available_parallelism().map_or(1, usize::from);
-    let cpus = match wanted {
-        [] => vec![count - 1],
-        cpus => cpus.to_vec(),
-    };
-    pin(&cpus).map_err(|error| {
-        format!("cannot use CPUs {cpus:?}, this process may run on {count}: {error}")
-    })?;
+fn take_cpus(wanted: &[usize]) -> Result<Vec<usize>, String> {
+    let cpus = pinning::choose(wanted, &pinning::allowed()?)?;
+    pinning::pin(&cpus)?;
     Ok(cpus)
-}
-
-/// Keeps this thread, and those it starts, on `cpus`.
-pub(crate) fn pin(cpus: &[usize]) -> std::io::Result<()> {
-    let mut set = CpuSet::new();
-    for &cpu in cpus {
-        set.set(cpu);
-    }
-    Ok(sched_setaffinity(None, &set)?)
 }
 
 /// Prints what receiving costs, this tool's way and a plain epoll client's.
 pub(crate) fn floor(options: &FloorOptions) -> Result<bool, String> {
     raise_descriptors()?;
-    let count = std::thread::available_parallelism().map_or(1, usize::from);
-    let receivers = options.cpu.unwrap_or(count - 1);
-    let others: Vec<usize> = (0..count).filter(|&cpu| cpu != receivers).collect();
+    let allowed = pinning::allowed()?;
+    let receivers = pinning::choose(options.cpu.as_slice(), &allowed)?[0];
+    let others: Vec<usize> = allowed.into_iter().filter(|&cpu| cpu != receivers).collect();
     if !others.is_empty() {
-        pin(&others).map_err(|error| format!("cannot use CPUs {others:?}: {error}"))?;
+        pinning::pin(&others)?;
     }
     let floors = crate::floor::measure(receivers).map_err(|error| error.to_string())?;
     println!("CPU a received comment, by how comments come:");
@@ -300,6 +310,12 @@ fn cpu_model() -> String {
     let line = text.lines().find(|line| line.starts_with("model name"));
     let name = line.and_then(|line| line.split_once(':')).map_or("unknown CPU", |(_, name)| name);
     name.trim().to_owned()
+}
+
+/// The CPUs of this host, whatever this process was given of them or keeps to.
+fn host_cpus() -> usize {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    text.lines().filter(|line| line.starts_with("processor")).count()
 }
 
 /// The commit of the tree this runs in; none outside a repository or without git.

@@ -6,6 +6,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::schedule::Arrivals;
 
+/// The longest window or wait, in seconds: a year. Instants are 64-bit nanoseconds and must not overflow.
+const SECS_MAX: f64 = 365.0 * 86_400.0;
+/// The shortest window, and the shortest time between two things done again and again, in seconds.
+const INTERVAL_SECS_MIN: f64 = 0.01;
+/// Comments a second in each event; more than any host can send.
+const RATE_MAX: f64 = 1e6;
+/// Beyond it the first event has everyone but one viewer for each of the others.
+const ZIPF_MAX: f64 = 100.0;
+/// The largest factor between two steps; it keeps rates finite over all steps that anyone asks for.
+const STEP_FACTOR_MAX: f64 = 1_000.0;
+
 /// What is spoken with the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -250,8 +261,26 @@ impl Parameters {
         }
     }
 
-    /// Says what does not fit together, in one sentence.
-    pub(crate) fn check(&self) -> Result<(), String> {
+    /// Says what does not fit together, or means nothing to `scenario`, in one sentence.
+    pub(crate) fn check(&self, scenario: Scenario) -> Result<(), String> {
+        self.check_audience()?;
+        self.check_numbers()?;
+        self.check_course()?;
+        if self.speak == Speak::Generic && self.publishers > 1 {
+            return Err("a generic server gives no offsets, so order can only be verified with \
+                        --publishers 1"
+                .to_owned());
+        }
+        if self.speak == Speak::Generic && scenario == Scenario::Resume {
+            return Err(
+                "a generic server gives no positions, so nobody can resume from one".to_owned()
+            );
+        }
+        Ok(())
+    }
+
+    /// Who takes part.
+    fn check_audience(&self) -> Result<(), String> {
         let minimum = crate::marker::MARKER_BYTES as u32;
         if self.comment_bytes < minimum {
             return Err(format!(
@@ -264,22 +293,61 @@ impl Parameters {
         if self.publishers == 0 {
             return Err("--publishers is at least 1".to_owned());
         }
-        if self.speak == Speak::Generic && self.publishers > 1 {
-            return Err("a generic server gives no offsets, so order can only be verified with \
-                        --publishers 1"
-                .to_owned());
-        }
         if u64::from(self.publishers) * u64::from(self.events) >= 1 << 24 {
             return Err("more than 16 million publishers do not fit the marker".to_owned());
         }
-        let is_rate = |rate: f64| rate >= 0.0 && rate.is_finite();
-        if !is_rate(self.rate) || !is_rate(self.fill_rate) || self.connects_per_sec == 0 {
-            return Err(
-                "--rate, --fill-rate and --connects-per-sec are positive numbers".to_owned()
-            );
+        if self.connects_per_sec == 0 || self.connects_in_flight == 0 {
+            return Err("--connects-per-sec and --connects-in-flight are at least 1".to_owned());
         }
-        if self.step_secs > 0.0 && self.step_factor <= 1.0 {
-            return Err("--step-factor is above 1".to_owned());
+        Ok(())
+    }
+
+    /// Every number with a fraction by itself; what is not a number is in no range.
+    fn check_numbers(&self) -> Result<(), String> {
+        let least = INTERVAL_SECS_MIN;
+        for (flag, value, from, to) in [
+            ("--zipf", self.zipf, 0.0, ZIPF_MAX),
+            ("--rate", self.rate, 0.0, RATE_MAX),
+            ("--fill-rate", self.fill_rate, 0.0, RATE_MAX),
+            ("--duration-secs", self.duration_secs, least, SECS_MAX),
+            ("--warmup-secs", self.warmup_secs, 0.0, SECS_MAX),
+            ("--drain-secs", self.drain_secs, 0.0, SECS_MAX),
+            ("--slow-share", self.slow_share, 0.0, 1.0),
+            ("--bounce-share", self.bounce_share, 0.0, 1.0),
+        ] {
+            if !(from..=to).contains(&value) {
+                return Err(format!("{flag} is a number from {from} to {to}, not {value}"));
+            }
+        }
+        for (flag, value) in [
+            ("--step-secs", self.step_secs),
+            ("--slow-read-secs", self.slow_read_secs),
+            ("--bounce-secs", self.bounce_secs),
+        ] {
+            if value != 0.0 && !(least..=SECS_MAX).contains(&value) {
+                return Err(format!(
+                    "{flag} is 0 or a number from {least} to {SECS_MAX}, not {value}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// What the run would never reach, or silently leave out.
+    fn check_course(&self) -> Result<(), String> {
+        if self.fill_per_event > 0 && self.fill_rate == 0.0 {
+            return Err("--fill-per-event needs a --fill-rate above 0".to_owned());
+        }
+        if self.bounce_share > 0.0 && self.bounce_secs == 0.0 {
+            return Err("--bounce-share needs --bounce-secs above 0".to_owned());
+        }
+        if self.step_secs > 0.0 && self.rate == 0.0 {
+            return Err("a rate that rises by steps cannot begin at --rate 0".to_owned());
+        }
+        if self.step_secs > 0.0 && !(self.step_factor > 1.0 && self.step_factor <= STEP_FACTOR_MAX)
+        {
+            let factor = self.step_factor;
+            return Err(format!("--step-factor is above 1, up to {STEP_FACTOR_MAX}, not {factor}"));
         }
         Ok(())
     }
@@ -309,7 +377,7 @@ mod tests {
     fn every_scenario_is_consistent_and_prints_every_parameter() {
         for &scenario in Scenario::value_variants() {
             let parameters = Parameters::of(scenario);
-            assert_eq!(parameters.check(), Ok(()), "{}", scenario.name());
+            assert_eq!(parameters.check(scenario), Ok(()), "{}", scenario.name());
             let lines = parameters.lines();
             assert!(lines.iter().any(|line| line.starts_with("viewers ")));
             assert!(lines.iter().all(|line| line.contains("# ") && !line.ends_with("# ")));
@@ -323,10 +391,60 @@ mod tests {
             Parameters { comment_bytes: 10, ..base() },
             Parameters { events: 5_000, ..base() },
             Parameters { publishers: 0, ..base() },
+            Parameters { connects_per_sec: 0, ..base() },
+            Parameters { connects_in_flight: 0, ..base() },
             Parameters { speak: Speak::Generic, ..base() },
-            Parameters { rate: f64::NAN, ..base() },
+            Parameters { fill_per_event: 10, fill_rate: 0.0, ..base() },
+            Parameters { bounce_share: 0.5, ..base() },
+            Parameters { step_secs: 5.0, rate: 0.0, ..base() },
+            Parameters { step_secs: 5.0, step_factor: 1.0, ..base() },
+            Parameters { step_secs: 5.0, step_factor: f64::NAN, ..base() },
+            Parameters { duration_secs: 0.0, ..base() },
+            Parameters { bounce_share: 5.0, bounce_secs: 1.0, ..base() },
+            Parameters { bounce_share: 0.5, bounce_secs: 1e-10, ..base() },
+            Parameters { slow_share: 1.1, ..base() },
         ] {
-            assert!(bad.check().is_err_and(|text| text.len() > 20), "{bad:?}");
+            let refused = bad.check(Scenario::Hot);
+            assert!(refused.is_err_and(|text| text.len() > 20), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn no_number_is_accepted_that_is_none_or_out_of_range() {
+        type Set = fn(&mut Parameters, f64);
+        let numbers: [Set; 11] = [
+            |p, value| p.zipf = value,
+            |p, value| p.rate = value,
+            |p, value| p.fill_rate = value,
+            |p, value| p.duration_secs = value,
+            |p, value| p.warmup_secs = value,
+            |p, value| p.drain_secs = value,
+            |p, value| p.step_secs = value,
+            |p, value| p.slow_share = value,
+            |p, value| p.slow_read_secs = value,
+            |p, value| p.bounce_share = value,
+            |p, value| p.bounce_secs = value,
+        ];
+        for (which, set) in numbers.iter().enumerate() {
+            for value in [-1.0, -1e-10, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e300] {
+                let mut parameters = Parameters::default();
+                set(&mut parameters, value);
+                let refused = parameters.check(Scenario::Hot);
+                assert!(refused.is_err_and(|text| text.len() > 20), "number {which}: {value}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_servers_with_positions_are_resumed_on() {
+        let generic = |scenario| Parameters {
+            speak: Speak::Generic,
+            publishers: 1,
+            ..Parameters::of(scenario)
+        };
+        assert_eq!(generic(Scenario::Churn).check(Scenario::Churn), Ok(()));
+        assert!(generic(Scenario::Resume).check(Scenario::Resume).is_err());
+        let ramp = Parameters { rate: 0.0, ..Parameters::of(Scenario::Ramp) };
+        assert!(ramp.check(Scenario::Ramp).is_err());
     }
 }

@@ -106,9 +106,11 @@ fn a_server_without_a_protocol_of_its_own_is_driven_by_templates() {
 fn two_runs_are_set_side_by_side() {
     let double = Double::start(&[]);
     let folders = ["fleet-a", "fleet-b"].map(folder);
-    for (out, viewers) in folders.iter().zip(["50", "100"]) {
+    // The second rises by a step that the first does not have.
+    for (out, (viewers, step_secs)) in folders.iter().zip([("50", "0"), ("100", "0.5")]) {
         let output = loadgen("hot", &double.address)
-            .args(["--viewers", viewers, "--rate", "20", "--duration-secs", "0.5", "--out"])
+            .args(["--viewers", viewers, "--rate", "20", "--duration-secs", "0.5"])
+            .args(["--step-secs", step_secs, "--steps-max", "1", "--out"])
             .arg(out)
             .output()
             .unwrap();
@@ -129,5 +131,15 @@ fn two_runs_are_set_side_by_side() {
     let deliveries = text.lines().find(|line| line.starts_with("deliveries a second")).unwrap();
     let ratio: f64 = deliveries.split_whitespace().last().unwrap().parse().unwrap();
     assert!((1.5..2.5).contains(&ratio), "{text}");
+    let row = |name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+        line[name.len()..].split_whitespace().collect::<Vec<_>>()
+    };
+    assert_eq!(row("verdict"), ["PASS", "PASS", "-"], "{text}");
+    let highest = row("highest that held, dlv/s");
+    assert!(highest[0] == "-" && highest[1].parse::<f64>().unwrap() > 1_500.0, "{text}");
+    assert!(text.contains("  B all 1 steps held"), "{text}");
+    assert!(!row("limit").is_empty(), "{text}");
+    assert!(text.contains("\nonly B has x1.25: ") && !text.contains("only A has"), "{text}");
     assert!(std::fs::read_to_string(page).unwrap().matches("<svg").count() >= 5);
 }

@@ -22,9 +22,12 @@ pub(crate) fn fetch(admin: &str) -> std::io::Result<Metrics> {
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
     let answer = String::from_utf8_lossy(&answer);
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or(std::io::ErrorKind::InvalidData)?;
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .ok_or_else(|| std::io::Error::other("what answers there does not speak HTTP"))?;
     if !head.starts_with("HTTP/1.1 200") {
-        return Err(std::io::ErrorKind::InvalidData.into());
+        let status = head.lines().next().unwrap_or_default();
+        return Err(std::io::Error::other(format!("it answered {status:?}")));
     }
     Ok(parse(body))
 }

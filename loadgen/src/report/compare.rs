@@ -28,7 +28,8 @@ fn load(folder: &Path) -> Result<Report, String> {
     Ok(report)
 }
 
-/// The steps both runs have, each value with its ratio B / A; and what differs in their parameters.
+/// What differs in the parameters, what became of both runs, the steps both have with each value's ratio B / A,
+/// and the steps that only one has.
 fn text(a: &Report, b: &Report) -> String {
     let mut lines = Vec::new();
     for (mine, other) in a.parameters.lines().iter().zip(b.parameters.lines()) {
@@ -37,12 +38,59 @@ fn text(a: &Report, b: &Report) -> String {
             lines.push(format!("A {}\nB {}", value(mine), value(&other)));
         }
     }
+    lines.push(format!("\n{}", header("whole run")));
+    lines.extend(outcome(a, b));
     for step in &a.steps {
         let Some(other) = b.steps.iter().find(|other| other.label == step.label) else { continue };
-        lines.push(format!("\n{:<28}{:>14}{:>14}{:>9}", step.label, "A", "B", "B / A"));
+        lines.push(format!("\n{}", header(&step.label)));
         lines.extend(rows(step, other));
+        lines.extend(limits(step, other));
+    }
+    for (name, mine, others) in [("A", a, b), ("B", b, a)] {
+        let lacks = |step: &&Step| others.steps.iter().all(|other| other.label != step.label);
+        lines.extend(mine.steps.iter().filter(lacks).map(|step| alone(name, step)));
     }
     lines.join("\n")
+}
+
+fn header(what: &str) -> String {
+    format!("{what:<28}{:>14}{:>14}{:>9}", "A", "B", "B / A")
+}
+
+/// What became of both runs.
+fn outcome(a: &Report, b: &Report) -> Vec<String> {
+    let verdict = |report: &Report| if report.passed { "PASS" } else { "FAIL" };
+    let highest = |report: &Report| report.highest.as_ref().map(|best| best.deliveries_per_sec);
+    let mut lines = vec![
+        format!("{:<28}{:>14}{:>14}{:>9}", "verdict", verdict(a), verdict(b), "-"),
+        row("highest that held, dlv/s", highest(a), highest(b), |value| format!("{value:.0}")),
+    ];
+    for (name, report) in [("A", a), ("B", b)] {
+        lines.extend(report.highest.iter().map(|best| format!("  {name} {}", best.stopped_by)));
+        lines.extend(report.aborted.iter().map(|why| format!("  {name} ended early: {why}")));
+    }
+    lines
+}
+
+/// Who was saturated: sentences, too long for columns; one line when they are the same.
+fn limits(a: &Step, b: &Step) -> Vec<String> {
+    if a.limit == b.limit {
+        return vec![format!("{:<28}{}", "limit", a.limit)];
+    }
+    vec![format!("{:<28}A {}", "limit", a.limit), format!("{:<28}B {}", "", b.limit)]
+}
+
+/// A step that the other run does not have, in a line.
+fn alone(name: &str, step: &Step) -> String {
+    format!(
+        "\nonly {name} has {}: {:.2} deliveries a second, latency p99 {}, lost {}, {}, {}",
+        step.label,
+        step.deliveries_per_sec,
+        table::time(step.latency.p99),
+        step.counters.lost,
+        step.limit,
+        if step.holds { "held" } else { "did not hold" }
+    )
 }
 
 /// What a row takes from a step.

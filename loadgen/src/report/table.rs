@@ -1,6 +1,7 @@
 //! The summary a person reads when a run ends.
 
 use super::{Latency, Report, Step};
+use crate::slo::Verdict;
 
 /// The whole summary.
 pub(crate) fn summary(report: &Report) -> String {
@@ -72,10 +73,10 @@ pub(crate) fn summary(report: &Report) -> String {
         lines.push(format!("trouble: {}", troubles.join(", ")));
     }
     lines.extend(report.troubles.iter().map(|trouble| format!("  {trouble}")));
-    for verdict in report.steps.iter().take(1).flat_map(|step| &step.verdicts) {
-        let measured = verdict.measured.map_or("not measured".to_owned(), |v| format!("{v:.3}"));
-        let word = if verdict.holds { "holds" } else { "BROKEN" };
-        lines.push(format!("{word:<7} {} (measured {measured})", verdict.level));
+    for step in report.steps.iter().take(1) {
+        let is_local = step.server.is_some();
+        lines
+            .extend(step.verdicts.iter().map(|v| judgement(v, is_local, &report.parameters.admin)));
     }
     for step in report.steps.iter().filter(|step| !step.is_sound) {
         lines.push(format!("BROKEN  what no load excuses, in step {}", step.label));
@@ -93,6 +94,35 @@ pub(crate) fn summary(report: &Report) -> String {
     }
     lines.push(if report.passed { "PASS".to_owned() } else { "FAIL".to_owned() });
     lines.join("\n")
+}
+
+/// A level, whether it holds, and what was measured, or why nothing was.
+fn judgement(verdict: &Verdict, is_local: bool, admin: &str) -> String {
+    let word = if verdict.holds { "holds" } else { "BROKEN" };
+    let measured = match (verdict.measured, unmeasured(&verdict.level, is_local, admin)) {
+        (Some(value), _) => format!("measured {value:.3}"),
+        (None, Some(reason)) => format!("not measured: {reason}"),
+        (None, None) => "not measured".to_owned(),
+    };
+    format!("{word:<7} {} ({measured})", verdict.level)
+}
+
+/// Why `level` could not be measured; none when that is not known.
+fn unmeasured(level: &str, is_local: bool, admin: &str) -> Option<&'static str> {
+    let measure = level.split(['<', '>', '=']).next().unwrap_or(level).trim();
+    let is_latency = measure == "max" || measure.starts_with('p');
+    match measure {
+        "logs" if admin.is_empty() => Some("it needs --admin"),
+        "logs" => Some("the server's metrics do not say it"),
+        "memory" | "growth" if !is_local => Some("no server process is known on this host"),
+        "growth" => Some("the window is too short"),
+        "cpu" if !is_local && admin.is_empty() => {
+            Some("no server process is known on this host, and --admin is not given")
+        }
+        "cpu" if !is_local => Some("the server's metrics do not say it"),
+        _ if is_latency => Some("nothing was delivered"),
+        _ => None,
+    }
 }
 
 fn row(step: &Step) -> String {
@@ -156,10 +186,33 @@ pub(crate) fn time(secs: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::time;
+    use super::*;
 
     #[test]
     fn times_have_the_unit_that_suits_them() {
         assert_eq!([0.0000051, 0.0123, 1.234, 61.0].map(time), ["5us", "12.3ms", "1.23s", "61.0s"]);
+    }
+
+    #[test]
+    fn what_was_not_measured_says_why() {
+        let verdict = |level: &str, measured| Verdict {
+            level: level.to_owned(),
+            measured,
+            holds: measured.is_some(),
+        };
+        let text = |level, measured, is_local, admin| {
+            judgement(&verdict(level, measured), is_local, admin)
+        };
+        assert_eq!(text("p99<1s", Some(0.5), true, ""), "holds   p99<1s (measured 0.500)");
+        let lacks = |level, is_local, admin| text(level, None, is_local, admin);
+        assert_eq!(
+            lacks("logs>=95%", true, ""),
+            "BROKEN  logs>=95% (not measured: it needs --admin)"
+        );
+        assert!(lacks("memory <= 8KB", false, "h:1").contains("no server process"));
+        assert!(lacks("growth<=1MB", true, "").contains("too short"));
+        assert!(lacks("cpu<70%", false, "h:1").contains("metrics do not say"));
+        assert!(lacks("p99.9<1s", true, "").contains("nothing was delivered"));
+        assert_eq!(lacks("errors=0", true, ""), "BROKEN  errors=0 (not measured)");
     }
 }
