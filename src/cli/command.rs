@@ -14,7 +14,7 @@ use crate::config::{Kind, Setting, Sources, documented, table};
 /// The whole command line.
 #[must_use]
 pub fn command() -> Command {
-    with_flags(table().map(flag).collect())
+    with_flags(&table().map(flag).collect::<Vec<_>>())
 }
 
 /// The command line as a shell completes it: without what is hidden, which the generators of
@@ -27,12 +27,12 @@ pub fn completed_command() -> Command {
         Kind::Switch => flag(setting).value_parser(value_parser!(bool)),
         _ => flag(setting),
     };
-    with_flags(documented().map(completed).collect())
+    with_flags(&documented().map(completed).collect::<Vec<_>>())
 }
 
 /// The command line with these flags for settings.
-fn with_flags(flags: Vec<Arg>) -> Command {
-    let settings = |command: Command| command.arg(file()).args(&flags);
+fn with_flags(flags: &[Arg]) -> Command {
+    let settings = |command: Command| command.arg(file()).args(flags);
     Command::new("uproar")
         .version(env!("CARGO_PKG_VERSION"))
         .about("A broadcast server for the live comments of a live event")
@@ -44,10 +44,7 @@ fn with_flags(flags: Vec<Arg>) -> Command {
              frame_bytes_max and UPROAR_FRAME_BYTES_MAX. Flags win over variables, variables over \
              the file. SIGTERM drains and ends; SIGHUP reads the file again.",
         ))
-        .subcommand(settings(doctor()).after_help(
-            "Changes nothing. Exit code 0: the target fits; 1: it does not; 78: wrong \
-             configuration.",
-        ))
+        .subcommand(settings(doctor()))
         .subcommand(top())
         .subcommand(drain())
         .subcommand(tail())
@@ -257,7 +254,6 @@ fn config() -> Command {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 mod tests {
     use super::*;
 
