@@ -3,6 +3,8 @@
 mod fake;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use fake::{TestNode, request, until};
@@ -43,6 +45,29 @@ fn parse(text: &str) -> BTreeMap<String, Family> {
         }
     }
     families
+}
+
+/// What a text names: words that begin as our metrics do, with the star of a pattern.
+fn names(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '*'))
+        .filter(|word| word.starts_with("uproar_") && *word != "uproar_*")
+}
+
+#[test]
+fn every_metric_that_the_documents_name_exists() {
+    let families = parse(&TestNode::start(&[]).get_admin("/metrics").body);
+    for (file, least) in [("README.md", 12), ("tuning/README.md", 3)] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+        let text = fs::read_to_string(&path).expect(file);
+        let named: BTreeSet<&str> = names(&text).collect();
+        assert!(named.len() >= least, "{file} names {named:?}");
+        let is_unknown = |name: &&&str| match name.strip_suffix('*') {
+            Some(start) => !families.keys().any(|family| family.starts_with(start)),
+            None => !families.contains_key(**name),
+        };
+        let unknown: Vec<&&str> = named.iter().filter(is_unknown).collect();
+        assert!(unknown.is_empty(), "{file} names {unknown:?}");
+    }
 }
 
 #[test]
