@@ -14,7 +14,8 @@ use crate::config::{Kind, Setting, Sources, documented, table};
 /// The whole command line.
 #[must_use]
 pub fn command() -> Command {
-    with_flags(table().map(flag).collect())
+    let flags: Vec<Arg> = table().map(flag).collect();
+    with_flags(&flags)
 }
 
 /// The command line as a shell completes it: without what is hidden, which the generators of
@@ -27,12 +28,13 @@ pub fn completed_command() -> Command {
         Kind::Switch => flag(setting).value_parser(value_parser!(bool)),
         _ => flag(setting),
     };
-    with_flags(documented().map(completed).collect())
+    let flags: Vec<Arg> = documented().map(completed).collect();
+    with_flags(&flags)
 }
 
 /// The command line with these flags for settings.
-fn with_flags(flags: Vec<Arg>) -> Command {
-    let settings = |command: Command| command.arg(file()).args(&flags);
+fn with_flags(flags: &[Arg]) -> Command {
+    let settings = |command: Command| command.arg(file()).args(flags);
     Command::new("uproar")
         .version(env!("CARGO_PKG_VERSION"))
         .about("A broadcast server for the live comments of a live event")
@@ -244,7 +246,6 @@ fn config() -> Command {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 mod tests {
     use super::*;
 
