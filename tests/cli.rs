@@ -97,10 +97,30 @@ fn a_port_in_use_is_said_so_before_anything_starts() {
 }
 
 #[test]
+fn a_start_that_fails_says_so_in_the_format_of_the_log() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = taken.local_addr().unwrap().to_string();
+    let last_line = |format: &[&str]| {
+        let output = run(&[&["serve", "--listen", &addr, "--admin", "off"], format].concat());
+        assert_eq!(output.status.code(), Some(1));
+        stderr(&output).lines().last().unwrap().to_owned()
+    };
+    let line: serde_json::Value =
+        serde_json::from_str(&last_line(&["--log-format", "json"])).unwrap();
+    assert_eq!(line["level"], "ERROR");
+    assert!(line["message"].as_str().unwrap().starts_with("cannot listen on"), "{line}");
+    let line = last_line(&["--log-format", "journal"]);
+    assert!(line.starts_with("<3>cannot listen on"), "{line}");
+    // Without a log there is still a reason.
+    let line = last_line(&["--log-level", "off"]);
+    assert!(line.starts_with("uproar: cannot listen on"), "{line}");
+}
+
+#[test]
 fn an_address_of_another_host_is_said_so() {
     // TEST-NET-1 (RFC 5737) is no address of any host.
     let output = run(&["serve", "--listen", "192.0.2.1:0", "--admin", "off"]);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(78), "another try does not help");
     assert!(stderr(&output).contains("no interface of this host has that address"));
 }
 

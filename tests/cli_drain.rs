@@ -27,7 +27,7 @@ fn drain_metric(server: &Server, line: &str) -> bool {
 
 #[test]
 fn during_the_wait_readiness_is_gone_and_viewers_are_served_and_admitted() {
-    let server = Server::start(&PATIENT);
+    let mut server = Server::start(&PATIENT);
     let mut viewer = server.watch("e");
     let said = server.ask(&["drain"]);
     assert_eq!(said.code, Some(0), "{said:?}");
@@ -47,8 +47,14 @@ fn during_the_wait_readiness_is_gone_and_viewers_are_served_and_admitted() {
     let undone = server.ask(&["drain", "--undo"]);
     assert_eq!(
         (undone.code, undone.stdout.as_str()),
-        (Some(0), "not draining; the node takes viewers\n")
+        (Some(0), "no longer draining; the node takes viewers\n")
     );
+    let again = server.ask(&["drain", "--undo"]);
+    assert_eq!(
+        (again.code, again.stdout.as_str()),
+        (Some(0), "was not draining; the node takes viewers\n")
+    );
+    server.log_until("asked by the admin port to undo a drain, but there was none");
     assert_eq!(http(server.listen, "GET", "/ready", "").0, 200);
     assert!(drain_metric(&server, "uproar_drain_phase{phase=\"waiting\"} 0"));
     assert_eq!(post(&server, "and on"), 201);

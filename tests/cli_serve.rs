@@ -7,6 +7,7 @@ mod server;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
@@ -236,6 +237,32 @@ fn inherited_listeners_are_served_and_told_apart_by_name() {
     assert_eq!(http(server.listen, "GET", "/ready", "").0, 200);
     assert_eq!(http(server.admin, "GET", "/metrics", "").0, 200);
     drop(server.watch("e"));
+}
+
+#[test]
+fn an_inherited_descriptor_of_the_wrong_kind_is_named_once() {
+    let datagrams = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    // Bound, and nobody listens.
+    let silent = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    for wrong in [datagrams.as_fd(), silent.as_fd()] {
+        let fd = rustix::io::fcntl_dupfd_cloexec(wrong, 820).unwrap();
+        rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::empty()).unwrap();
+        let number = fd.as_raw_fd();
+        let output = Command::new(env!("CARGO_BIN_EXE_uproar"))
+            .args(["serve", "--admin", "off", "--log-format", "journal"])
+            .env("LISTEN_FDS", "1")
+            .env("LISTEN_FDS_FIRST_FD", number.to_string())
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(78));
+        assert_eq!(
+            String::from_utf8_lossy(&output.stderr),
+            format!(
+                "<3>socket activation: descriptor {number} is not a listening TCP socket; use \
+                 ListenStream=IP:PORT\n"
+            )
+        );
+    }
 }
 
 #[test]

@@ -17,9 +17,13 @@ fn labelled(name: &str, label: &str, text: &str, value: f64) -> serde_json::Valu
 }
 
 fn report(uptime: u64, deliveries: f64, is_up: bool) -> Snapshot {
+    report_of([30_000.0, 20_000.0], uptime, deliveries, is_up)
+}
+
+fn report_of(connections: [f64; 2], uptime: u64, deliveries: f64, is_up: bool) -> Snapshot {
     let samples = [
-        sample("uproar_connections", Some("0"), 30_000.0),
-        sample("uproar_connections", Some("1"), 20_000.0),
+        sample("uproar_connections", Some("0"), connections[0]),
+        sample("uproar_connections", Some("1"), connections[1]),
         sample("uproar_connections_max", None, 55_000.0),
         sample("uproar_cpu_target_ratio", None, 0.7),
         sample("uproar_shard_up", Some("0"), 1.0),
@@ -73,6 +77,15 @@ fn without_a_second_report_there_are_no_rates() {
     let before = report(1_000, 90_000.0, true);
     let text = frame(&now, Some((&before, Duration::from_secs(2))));
     assert!(text.contains("deliveries -"), "{text}");
+}
+
+#[test]
+fn the_memory_of_a_connection_is_shown_only_where_it_is_more_than_fixed_tables() {
+    let is_shown = |connections| {
+        frame(&report_of(connections, 12, 0.0, true), None).contains("   a connection 271B")
+    };
+    assert!(!is_shown([2.0, 0.0]));
+    assert!(is_shown([500.0, 500.0]));
 }
 
 #[test]

@@ -14,7 +14,8 @@ use crate::config::{Kind, Setting, Sources, documented, table};
 /// The whole command line.
 #[must_use]
 pub fn command() -> Command {
-    with_flags(&table().map(flag).collect::<Vec<_>>())
+    let flags: Vec<Arg> = table().map(flag).collect();
+    with_flags(&flags)
 }
 
 /// The command line as a shell completes it: without what is hidden, which the generators of
@@ -27,7 +28,8 @@ pub fn completed_command() -> Command {
         Kind::Switch => flag(setting).value_parser(value_parser!(bool)),
         _ => flag(setting),
     };
-    with_flags(&documented().map(completed).collect::<Vec<_>>())
+    let flags: Vec<Arg> = documented().map(completed).collect();
+    with_flags(&flags)
 }
 
 /// The command line with these flags for settings.

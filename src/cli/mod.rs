@@ -19,6 +19,8 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::ArgMatches;
+use tracing::dispatcher::has_been_set;
+use tracing::{Level, enabled, error};
 
 use crate::config::Sources;
 use crate::control::{Ended, StartError, is_journal, serve};
@@ -62,12 +64,19 @@ fn run_server(sources: Sources) -> ExitCode {
         Ok(Ended::Drained(_)) => ExitCode::SUCCESS,
         Ok(Ended::AtOnce) => ExitCode::FAILURE,
         Err(why) => {
-            complain(&why);
-            match why {
-                StartError::Config(_) => ExitCode::from(EXIT_CONFIG),
-                _ => ExitCode::FAILURE,
-            }
+            complain_in_log(&why);
+            if why.is_configuration() { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
         }
+    }
+}
+
+/// A line of the log where there is one, in the format of all its lines.
+fn complain_in_log(why: &StartError) {
+    let is_logged = has_been_set() && enabled!(Level::ERROR);
+    if is_logged {
+        error!("{why}");
+    } else {
+        complain(why);
     }
 }
 

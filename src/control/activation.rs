@@ -4,10 +4,10 @@
 //! a unit with one socket and no name works. The listening socket outlives the process, which
 //! is what lets a restart refuse nobody.
 
-use std::io;
 use std::net::TcpListener;
 
 use listenfd::ListenFd;
+use socket2::SockRef;
 
 /// The name of the admin socket in the socket unit.
 const ADMIN: &str = "uproar-admin";
@@ -25,8 +25,8 @@ pub(super) struct Inherited {
 #[derive(Debug, thiserror::Error)]
 pub enum ActivationError {
     /// It is not a listening TCP socket.
-    #[error("descriptor {0} is not a listening TCP socket ({1}); use ListenStream=IP:PORT")]
-    NotTcp(usize, io::Error),
+    #[error("descriptor {0} is not a listening TCP socket; use ListenStream=IP:PORT")]
+    NotTcp(usize),
     /// There is more than one admin socket.
     #[error("more than one socket is named {ADMIN}; keep one")]
     TwoAdmins,
@@ -34,15 +34,23 @@ pub enum ActivationError {
 
 /// Takes the listeners the service manager passed, if it passed any.
 pub(super) fn inherited() -> Result<Inherited, ActivationError> {
-    // Read first: the crate below may consume the variables.
+    // Read first: the crate below may consume the variables. The first descriptor is the same
+    // variable of its own, by which tests keep clear of what their harness has open.
+    let first = std::env::var("LISTEN_FDS_FIRST_FD").ok().and_then(|fd| fd.parse().ok());
+    let first: usize = first.unwrap_or(3);
     let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
     let mut names = names.split(':');
     let mut passed = ListenFd::from_env();
     let mut inherited = Inherited::default();
     for i in 0..passed.len() {
         let is_admin = names.next() == Some(ADMIN);
-        let taken = passed.take_tcp_listener(i).map_err(|why| ActivationError::NotTcp(i, why))?;
+        let not_tcp = || ActivationError::NotTcp(first + i);
+        // It says no more than that, with a number of its own.
+        let taken = passed.take_tcp_listener(i).map_err(|_| not_tcp())?;
         let Some(listener) = taken else { continue };
+        if !SockRef::from(&listener).is_listener().unwrap_or(false) {
+            return Err(not_tcp());
+        }
         if !is_admin {
             inherited.public.push(listener);
         } else if inherited.admin.replace(listener).is_some() {

@@ -22,6 +22,7 @@ use tracing::{info, warn};
 use uproar_engine::hot::LISTED_MAX;
 
 use super::answer::{Refused, method_not_allowed, not_found};
+use super::drain::Undone;
 use super::node::Node;
 use super::{drain, health, hot, metrics};
 use crate::link::Handover;
@@ -126,10 +127,24 @@ async fn undo_drain(
     headers: HeaderMap,
 ) -> Result<Json<Value>, Refused> {
     refuse_browsers(&headers)?;
-    if !drain::undo(&node).await {
-        let message = "the process is ending; this drain cannot be undone";
-        return Err(Refused::new(StatusCode::CONFLICT, "ending", message));
+    let was = match drain::undo(&node).await {
+        Undone::Ending => {
+            let message = "the process is ending; this drain cannot be undone";
+            return Err(Refused::new(StatusCode::CONFLICT, "ending", message));
+        }
+        Undone::Done => {
+            info!("no longer draining, on request of the admin port");
+            "no longer"
+        }
+        Undone::Nothing => {
+            info!("asked by the admin port to undo a drain, but there was none");
+            "was not"
+        }
+    };
+    let mut answer = drain::json(&node).await;
+    // Another order may have come meanwhile, and then its progress is what counts.
+    if answer["draining"] == false {
+        answer["status"] = format!("{was} draining; {}", node.readiness.sentence()).into();
     }
-    info!("no longer draining, on request of the admin port");
-    Ok(Json(drain::json(&node).await))
+    Ok(Json(answer))
 }

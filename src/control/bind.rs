@@ -44,6 +44,17 @@ pub enum BindError {
     Activation(#[from] activation::ActivationError),
 }
 
+impl BindError {
+    /// Whether another try must fail as well, until somebody changes the configuration.
+    #[must_use]
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::Address { source, .. } => source.kind() == io::ErrorKind::AddrNotAvailable,
+            Self::Activation(_) => true,
+        }
+    }
+}
+
 fn advice(source: &io::Error, addr: &SocketAddr, setting: &str) -> String {
     match source.kind() {
         io::ErrorKind::AddrInUse => format!(

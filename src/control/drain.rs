@@ -166,14 +166,28 @@ pub(super) fn order(node: &Arc<Node>) {
     tokio::spawn(async move { attend(&node, drain.number, systemd::status).await });
 }
 
-/// Ends a drain that [`order`] began, and admits again. False when the process is ending.
-pub(super) async fn undo(node: &Node) -> bool {
+/// What came of undoing a drain.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Undone {
+    /// The node takes viewers again.
+    Done,
+    /// There was no drain.
+    Nothing,
+    /// The process is ending, and nothing changed.
+    Ending,
+}
+
+/// Ends a drain that [`order`] began, and admits again.
+pub(super) async fn undo(node: &Node) -> Undone {
     if !node.readiness.undrain() {
-        return false;
+        return Undone::Ending;
     }
+    let drain = node.drain();
     node.set_drain(None);
+    // Also without a drain: a shard that missed the end of an earlier one hears of it now.
     complain(&node.ask_all(|| Request::Undrain).await, "end its drain");
-    true
+    if drain.is_some() { Undone::Done } else { Undone::Nothing }
 }
 
 /// Drains until nobody is left or the deadline is over; who is left is returned.

@@ -35,6 +35,18 @@ pub enum StartError {
     Control(#[from] std::io::Error),
 }
 
+impl StartError {
+    /// Whether another try must fail as well, until somebody changes the configuration.
+    #[must_use]
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::Config(_) => true,
+            Self::Bind(why) => why.is_configuration(),
+            Self::Launch(_) | Self::Control(_) => false,
+        }
+    }
+}
+
 /// Runs a node until a signal ends it.
 ///
 /// # Errors
@@ -42,8 +54,9 @@ pub enum StartError {
 pub fn serve(sources: Sources) -> Result<Ended, StartError> {
     let (loaded, layout) = Layout::load(&sources, &Host::observe())?;
     host::keep_pages_small();
-    let bound = bind::bind(&loaded.config.server, layout.cpus.len())?;
+    // From here on, whoever reads the log reads also why the node does not start.
     let log = logging::start(&loaded.config.server);
+    let bound = bind::bind(&loaded.config.server, layout.cpus.len())?;
     announce(&loaded, &layout, &bound);
 
     let Bound { listeners, listen: _, admin } = bound;

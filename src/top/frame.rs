@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use super::snapshot::{HotRoom, Snapshot};
 
+/// Connections from which on the memory of one says something. Fewer share the tables of a node
+/// that were made at start, and each would look as large as its part of them.
+const CONNECTIONS_TELLING: f64 = 1_000.0;
+
 /// The screen for a report, and the one `elapsed` before it if there is one.
 #[must_use]
 pub fn frame(now: &Snapshot, before: Option<(&Snapshot, Duration)>) -> String {
@@ -97,14 +101,17 @@ fn memory(now: &Snapshot) -> String {
         let bytes = spaces.iter().any(|s| s == space).then(|| now.sum_where(name, "space", space));
         bytes.map_or_else(|| "-".into(), short)
     };
-    format!(
-        "process {}B   logs {}B of {}B   a connection {}B, and {}B of the kernel's",
+    let mut text = format!(
+        "process {}B   logs {}B of {}B",
         short(now.sum("process_resident_memory_bytes")),
         short(now.sum("uproar_log_bytes")),
         short(now.sum("uproar_log_bytes_max")),
-        each("user"),
-        each("kernel"),
-    )
+    );
+    if now.sum("uproar_connections") >= CONNECTIONS_TELLING {
+        let (user, kernel) = (each("user"), each("kernel"));
+        let _ = write!(text, "   a connection {user}B, and {kernel}B of the kernel's");
+    }
+    text
 }
 
 /// Mean duration since the last report, and the worst lag so far.
