@@ -38,6 +38,8 @@ pub(crate) enum Abort {
     Silent(#[from] Silent),
     #[error("the server process has ended")]
     ServerGone,
+    #[error("interrupted")]
+    Interrupted,
     #[error("only {live} of {wanted} viewers could connect{hint}")]
     NotConnected { live: u64, wanted: u64, hint: String },
     #[error(
@@ -345,6 +347,9 @@ impl Conductor<'_> {
 
     /// One look: the planes' numbers, and a sample when a second is over.
     fn look(&mut self, phase: &str) -> Result<Tally, Abort> {
+        if self.observer.is_interrupted() {
+            return Err(Abort::Interrupted);
+        }
         let tally = self.crew.collect()?;
         self.findings.last = Some(tally.clone());
         if let Some(sample) = self.observer.sample(phase, &tally) {

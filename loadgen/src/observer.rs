@@ -6,6 +6,7 @@ use hdrhistogram::Histogram;
 
 use crate::cli::Progress;
 use crate::clock::{now_ns, process_cpu_us};
+use crate::interrupt::Interrupt;
 use crate::probe::calibrate::Calibration;
 use crate::probe::cpus::Others;
 use crate::probe::kernel::KernelMemory;
@@ -44,6 +45,7 @@ pub(crate) struct Observer {
     server: Option<Process>,
     admin: String,
     calibration: Option<Calibration>,
+    interrupt: Interrupt,
     /// Before the first connection.
     baseline: Memory,
     progress: Progress,
@@ -62,6 +64,7 @@ impl Observer {
         admin: &str,
         calibration: Option<Calibration>,
         progress: Progress,
+        interrupt: Interrupt,
     ) -> Self {
         let mut observer = Self {
             baseline: Memory::default(),
@@ -71,6 +74,7 @@ impl Observer {
             },
             admin: admin.to_owned(),
             calibration,
+            interrupt,
             started_ns: now_ns(),
             last_ns: now_ns(),
             last_counters: Counters::default(),
@@ -91,6 +95,11 @@ impl Observer {
     /// Whether a local server has ended.
     pub(crate) fn is_server_gone(&self) -> bool {
         self.server.as_ref().is_some_and(|server| !server.is_alive())
+    }
+
+    /// Whether someone wants the run to end.
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.interrupt.has_come()
     }
 
     /// CPU and counters of the server now.

@@ -9,6 +9,7 @@ use crate::cli::{Floor as FloorOptions, Run, Worker};
 use crate::clients;
 use crate::conductor::{Conductor, Findings};
 use crate::crew::Crew;
+use crate::interrupt::Interrupt;
 use crate::observer::Observer;
 use crate::pinning;
 use crate::plane::PlanePlan;
@@ -16,9 +17,10 @@ use crate::probe::calibrate::calibrate;
 use crate::probe::metrics;
 use crate::probe::process::Process;
 use crate::remote::{self, Setup};
-use crate::report::{FORMAT, Latency, Machine, Report, files, table};
+use crate::report::{FORMAT, Latency, Machine, Report, Unfinished, files, table};
 use crate::scenario::{Parameters, Speak};
 use crate::sources::Sources;
+use crate::tally::Tally;
 use crate::wire::{Dialect, Templates};
 
 /// How memory is counted; part of every report.
@@ -45,6 +47,10 @@ pub(crate) fn run(options: &Run) -> Result<bool, String> {
     let run = (started_unix.as_nanos() as u64 % 0xffff) as u16;
     if parameters.event_prefix.is_empty() {
         parameters.event_prefix = format!("run{run:04x}-");
+    }
+    if let Some(folder) = &options.out {
+        files::prepare(folder)
+            .map_err(|error| format!("cannot write to {} of --out: {error}", folder.display()))?;
     }
     let target = resolve(&parameters.target)?;
     reach(target)?;
@@ -93,7 +99,10 @@ pub(crate) fn run(options: &Run) -> Result<bool, String> {
         }
         Crew::remote(workers.ports)
     };
-    let mut observer = Observer::new(server, &parameters.admin, calibration, options.progress);
+    let interrupt =
+        Interrupt::listen().map_err(|error| format!("cannot take SIGINT and SIGTERM: {error}"))?;
+    let mut observer =
+        Observer::new(server, &parameters.admin, calibration, options.progress, interrupt);
     let mut findings = Findings::default();
     let mut conductor = Conductor {
         scenario: options.scenario,
@@ -118,7 +127,8 @@ pub(crate) fn run(options: &Run) -> Result<bool, String> {
         commit: commit(),
     };
     drop(crew);
-    let last = findings.last.unwrap_or_else(crate::tally::Tally::new);
+    let last = findings.last.take().unwrap_or_else(Tally::new);
+    let unfinished = aborted.as_ref().and_then(|_| unfinished(&mut findings, &last));
     let mut counters = last.counters;
     counters.lost = counters.lost.max(findings.steps.iter().map(|step| step.counters.lost).sum());
     let passed = aborted.is_none() && findings.steps.first().is_some_and(|step| step.holds);
@@ -138,6 +148,7 @@ pub(crate) fn run(options: &Run) -> Result<bool, String> {
         slippage: Latency::of(&last.slippage),
         loadgen_bytes_per_viewer: own_bytes as f64 / f64::from(parameters.viewers),
         highest: findings.highest,
+        unfinished,
         troubles: last.troubles,
         aborted,
         passed,
@@ -150,6 +161,18 @@ pub(crate) fn run(options: &Run) -> Result<bool, String> {
             .map_err(|error| format!("cannot write the report to {}: {error}", folder.display()))?;
     }
     Ok(report.passed)
+}
+
+/// What the window that a run ended in had measured; its histogram is kept with the others.
+fn unfinished(findings: &mut Findings, last: &Tally) -> Option<Unfinished> {
+    let window = last.windows.get(findings.histograms.len())?;
+    let latency = Latency::of(&window.latency);
+    let growth = match findings.steps.is_empty() {
+        true => crate::growth::of(&findings.samples, "steady"),
+        false => None,
+    };
+    findings.histograms.push(("unfinished".to_owned(), window.latency.clone()));
+    (latency.count > 0).then_some(Unfinished { latency, growth })
 }
 
 /// Serves coordinators until the process is ended.

@@ -44,6 +44,8 @@ pub(crate) struct Report {
     pub(crate) loadgen_us_per_delivery: Option<f64>,
     /// The highest rate, in deliveries a second, whose service levels held.
     pub(crate) highest: Option<Highest>,
+    /// The window that the run ended in early.
+    pub(crate) unfinished: Option<Unfinished>,
     /// First error texts.
     pub(crate) troubles: Vec<String>,
     /// Why the run ended early; the report is partial then.
@@ -191,4 +193,12 @@ pub(crate) struct Highest {
     pub(crate) deliveries_per_sec: f64,
     /// What broke at the next step, or why there was none.
     pub(crate) stopped_by: String,
+}
+
+/// What a window had measured when the run ended early; it is judged by nothing.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Unfinished {
+    pub(crate) latency: Latency,
+    /// Of the server's memory, in a first step only.
+    pub(crate) growth: Option<Growth>,
 }
