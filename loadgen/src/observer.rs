@@ -46,6 +46,8 @@ pub(crate) struct Observer {
     admin: String,
     calibration: Option<Calibration>,
     interrupt: Interrupt,
+    /// Whether workers run the load, so that this process's CPU says nothing.
+    is_remote: bool,
     /// Before the first connection.
     baseline: Memory,
     progress: Progress,
@@ -65,6 +67,7 @@ impl Observer {
         calibration: Option<Calibration>,
         progress: Progress,
         interrupt: Interrupt,
+        is_remote: bool,
     ) -> Self {
         let mut observer = Self {
             baseline: Memory::default(),
@@ -75,6 +78,7 @@ impl Observer {
             admin: admin.to_owned(),
             calibration,
             interrupt,
+            is_remote,
             started_ns: now_ns(),
             last_ns: now_ns(),
             last_counters: Counters::default(),
@@ -192,7 +196,8 @@ impl Observer {
             p99: quantile(0.99),
             max: self.recent.max() as f64 / 1e6,
             server_cpu_percent: self.server.is_some().then(|| server_us as f64 / secs / 1e4),
-            loadgen_cpu_percent: (loadgen_us - self.last_loadgen_us) as f64 / secs / 1e4,
+            loadgen_cpu_percent: (!self.is_remote)
+                .then(|| (loadgen_us - self.last_loadgen_us) as f64 / secs / 1e4),
             user_bytes: self.server.is_some().then_some(memory.pss_bytes),
             kernel_bytes: self.server.is_some().then_some(kernel.max(0.0) as u64),
         };
@@ -208,9 +213,10 @@ impl Observer {
     fn show(&self, sample: &Sample, tally: &Tally) {
         let server =
             sample.server_cpu_percent.map_or(String::new(), |cpu| format!(" server {cpu:.0}%"));
+        let loadgen = sample.loadgen_cpu_percent.map_or("-".to_owned(), |cpu| format!("{cpu:.0}%"));
         let mut line = format!(
             "{:6.1}s {:<8} {:>6} live {:>7.0} dlv/s {:>5} p50 {:>5} p99 {:>5} max lost {}{server} \
-             loadgen {:.0}% {:.0} posts/s",
+             loadgen {loadgen} {:.0} posts/s",
             sample.secs,
             sample.phase,
             sample.connections,
@@ -219,7 +225,6 @@ impl Observer {
             time(sample.p99),
             time(sample.max),
             tally.counters.lost,
-            sample.loadgen_cpu_percent,
             sample.posts_per_sec,
         );
         let (start, end) = match self.progress {

@@ -81,8 +81,9 @@ pub(crate) fn run(options: &Run) -> Result<bool, String> {
         None => None,
     };
     let own_before = own_pss_bytes();
+    let is_remote = !options.workers.is_empty();
     let mut clock_method = CLOCK_METHOD.to_owned();
-    let crew = if options.workers.is_empty() {
+    let crew = if !is_remote {
         start_crew(&setup, &cpus, options.source_ip.as_deref(), descriptors_max)?
     } else {
         let workers = remote::enlist(called, &setup)?;
@@ -101,8 +102,14 @@ pub(crate) fn run(options: &Run) -> Result<bool, String> {
     };
     let interrupt =
         Interrupt::listen().map_err(|error| format!("cannot take SIGINT and SIGTERM: {error}"))?;
-    let mut observer =
-        Observer::new(server, &parameters.admin, calibration, options.progress, interrupt);
+    let mut observer = Observer::new(
+        server,
+        &parameters.admin,
+        calibration,
+        options.progress,
+        interrupt,
+        is_remote,
+    );
     let mut findings = Findings::default();
     let mut conductor = Conductor {
         scenario: options.scenario,
@@ -121,7 +128,7 @@ pub(crate) fn run(options: &Run) -> Result<bool, String> {
         cpu: cpu_model(),
         cpus: host_cpus(),
         descriptors_max,
-        loadgen_cpus: cpus,
+        loadgen_cpus: (!is_remote).then_some(cpus),
         server_cpus: process.map(|process| process.cpus.clone()).unwrap_or_default(),
         server_pid: process.map(|process| process.pid),
         commit: commit(),
@@ -146,7 +153,8 @@ pub(crate) fn run(options: &Run) -> Result<bool, String> {
         counters,
         connect: Latency::of(&last.connect),
         slippage: Latency::of(&last.slippage),
-        loadgen_bytes_per_viewer: own_bytes as f64 / f64::from(parameters.viewers),
+        loadgen_bytes_per_viewer: (!is_remote)
+            .then(|| own_bytes as f64 / f64::from(parameters.viewers)),
         highest: findings.highest,
         unfinished,
         troubles: last.troubles,

@@ -38,8 +38,8 @@ pub(crate) struct Report {
     pub(crate) counters: Counters,
     pub(crate) connect: Latency,
     pub(crate) slippage: Latency,
-    /// User-space memory of the load generator a viewer, in bytes.
-    pub(crate) loadgen_bytes_per_viewer: f64,
+    /// User-space memory of the load generator a viewer, in bytes; absent when workers run the load.
+    pub(crate) loadgen_bytes_per_viewer: Option<f64>,
     /// Its CPU time for each received comment, in microseconds, connects excluded.
     pub(crate) loadgen_us_per_delivery: Option<f64>,
     /// The highest rate, in deliveries a second, whose service levels held.
@@ -62,7 +62,8 @@ pub(crate) struct Machine {
     pub(crate) cpu: String,
     pub(crate) cpus: usize,
     pub(crate) descriptors_max: u64,
-    pub(crate) loadgen_cpus: Vec<usize>,
+    /// Absent when workers run the load.
+    pub(crate) loadgen_cpus: Option<Vec<usize>>,
     pub(crate) server_cpus: Vec<usize>,
     pub(crate) server_pid: Option<u32>,
     /// Commit of the tree it ran in, when there is one.
@@ -179,7 +180,8 @@ pub(crate) struct Sample {
     pub(crate) p99: f64,
     pub(crate) max: f64,
     pub(crate) server_cpu_percent: Option<f64>,
-    pub(crate) loadgen_cpu_percent: f64,
+    /// Absent when workers run the load.
+    pub(crate) loadgen_cpu_percent: Option<f64>,
     pub(crate) user_bytes: Option<u64>,
     pub(crate) kernel_bytes: Option<u64>,
     /// User and kernel growth a connection, client half taken away.

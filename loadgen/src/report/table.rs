@@ -40,11 +40,11 @@ pub(crate) fn summary(report: &Report) -> String {
         lines.extend(unfinished.growth.map(grown));
     }
     lines.push(format!(
-        "connect p50 {} p99 {}; post slippage p99 {}; loadgen {:.0} B a viewer, {} us a comment",
+        "connect p50 {} p99 {}; post slippage p99 {}; loadgen {} B a viewer, {} us a comment",
         time(report.connect.p50),
         time(report.connect.p99),
         time(report.steps.first().map_or(0.0, |step| step.loadgen.slippage_p99_secs)),
-        report.loadgen_bytes_per_viewer,
+        report.loadgen_bytes_per_viewer.map_or("-".to_owned(), |bytes| format!("{bytes:.0}")),
         report.loadgen_us_per_delivery.map_or("-".to_owned(), |us| format!("{us:.2}")),
     ));
     if let Some(highest) = &report.highest {
