@@ -35,9 +35,6 @@ const RETURN_SECS_MAX: f64 = 60.0;
 /// The knee is found when the rate that broke is at most this much above the one that held.
 const KNEE_PRECISION: f64 = 1.1;
 
-/// The histogram of a window that did not end.
-pub(crate) const INTERRUPTED: &str = "interrupted";
-
 /// Why a run ended early.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Abort {
@@ -45,6 +42,8 @@ pub(crate) enum Abort {
     Silent(#[from] Silent),
     #[error("the server process has ended")]
     ServerGone,
+    #[error("interrupted")]
+    Interrupted,
     #[error("only {live} of {wanted} viewers could connect{hint}")]
     NotConnected { live: u64, wanted: u64, hint: String },
     #[error(
@@ -82,18 +81,8 @@ pub(crate) struct Conductor<'a> {
 }
 
 impl Conductor<'_> {
-    /// The whole course. What an interrupted window has measured is kept.
+    /// The whole course.
     pub(crate) fn run(&mut self) -> Result<(), Abort> {
-        let result = self.course();
-        let kept = self.findings.histograms.len();
-        let window = self.findings.last.as_ref().and_then(|tally| tally.windows.get(kept));
-        if let (Err(_), Some(window)) = (&result, window.cloned()) {
-            self.findings.histograms.push((INTERRUPTED.to_owned(), window.latency));
-        }
-        result
-    }
-
-    fn course(&mut self) -> Result<(), Abort> {
         let parameters = self.parameters;
         if parameters.fill_per_event > 0 {
             self.connect(false)?;
@@ -422,6 +411,9 @@ impl Conductor<'_> {
 
     /// One look: the planes' numbers, and a sample when a second is over.
     fn look(&mut self, phase: &str) -> Result<Tally, Abort> {
+        if self.observer.is_interrupted() {
+            return Err(Abort::Interrupted);
+        }
         let tally = self.crew.collect()?;
         self.findings.last = Some(tally.clone());
         if let Some(sample) = self.observer.sample(phase, &tally) {

@@ -17,6 +17,7 @@ mod conductor;
 mod crew;
 mod floor;
 mod growth;
+mod interrupt;
 mod marker;
 mod observer;
 mod pinning;

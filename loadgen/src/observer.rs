@@ -6,6 +6,7 @@ use hdrhistogram::Histogram;
 
 use crate::cli::Progress;
 use crate::clock::{now_ns, process_cpu_us};
+use crate::interrupt::Interrupt;
 use crate::probe::calibrate::Calibration;
 use crate::probe::cpus::Others;
 use crate::probe::kernel::KernelMemory;
@@ -44,6 +45,9 @@ pub(crate) struct Observer {
     server: Option<Process>,
     admin: String,
     calibration: Option<Calibration>,
+    interrupt: Interrupt,
+    /// Whether workers run the load, so that this process's CPU says nothing.
+    is_remote: bool,
     /// Before the first connection.
     baseline: Memory,
     progress: Progress,
@@ -62,6 +66,8 @@ impl Observer {
         admin: &str,
         calibration: Option<Calibration>,
         progress: Progress,
+        interrupt: Interrupt,
+        is_remote: bool,
     ) -> Self {
         let mut observer = Self {
             baseline: Memory::default(),
@@ -71,6 +77,8 @@ impl Observer {
             },
             admin: admin.to_owned(),
             calibration,
+            interrupt,
+            is_remote,
             started_ns: now_ns(),
             last_ns: now_ns(),
             last_counters: Counters::default(),
@@ -91,6 +99,11 @@ impl Observer {
     /// Whether a local server has ended.
     pub(crate) fn is_server_gone(&self) -> bool {
         self.server.as_ref().is_some_and(|server| !server.is_alive())
+    }
+
+    /// Whether someone wants the run to end.
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.interrupt.has_come()
     }
 
     /// CPU and counters of the server now.
@@ -183,7 +196,8 @@ impl Observer {
             p99: quantile(0.99),
             max: self.recent.max() as f64 / 1e6,
             server_cpu_percent: self.server.is_some().then(|| server_us as f64 / secs / 1e4),
-            loadgen_cpu_percent: (loadgen_us - self.last_loadgen_us) as f64 / secs / 1e4,
+            loadgen_cpu_percent: (!self.is_remote)
+                .then(|| (loadgen_us - self.last_loadgen_us) as f64 / secs / 1e4),
             user_bytes: self.server.is_some().then_some(memory.pss_bytes),
             kernel_bytes: self.server.is_some().then_some(kernel.max(0.0) as u64),
         };
@@ -199,9 +213,10 @@ impl Observer {
     fn show(&self, sample: &Sample, tally: &Tally) {
         let server =
             sample.server_cpu_percent.map_or(String::new(), |cpu| format!(" server {cpu:.0}%"));
+        let loadgen = sample.loadgen_cpu_percent.map_or("-".to_owned(), |cpu| format!("{cpu:.0}%"));
         let mut line = format!(
             "{:6.1}s {:<8} {:>6} live {:>7.0} dlv/s {:>5} p50 {:>5} p99 {:>5} max lost {}{server} \
-             loadgen {:.0}% {:.0} posts/s",
+             loadgen {loadgen} {:.0} posts/s",
             sample.secs,
             sample.phase,
             sample.connections,
@@ -210,7 +225,6 @@ impl Observer {
             time(sample.p99),
             time(sample.max),
             tally.counters.lost,
-            sample.loadgen_cpu_percent,
             sample.posts_per_sec,
         );
         let (start, end) = match self.progress {

@@ -7,8 +7,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::cli::{Floor as FloorOptions, Run, Worker};
 use crate::clients;
-use crate::conductor::{Abort, Conductor, Findings, INTERRUPTED};
+use crate::conductor::{Abort, Conductor, Findings};
 use crate::crew::Crew;
+use crate::interrupt::Interrupt;
 use crate::observer::Observer;
 use crate::pinning;
 use crate::plane::PlanePlan;
@@ -16,9 +17,10 @@ use crate::probe::calibrate::calibrate;
 use crate::probe::metrics;
 use crate::probe::process::Process;
 use crate::remote::{self, Setup};
-use crate::report::{FORMAT, Latency, Machine, Report, files, table};
+use crate::report::{FORMAT, Latency, Machine, Report, Unfinished, files, table};
 use crate::scenario::{Parameters, Speak};
 use crate::sources::Sources;
+use crate::tally::Tally;
 use crate::wire::{Dialect, Templates};
 
 /// How memory is counted; part of every report.
@@ -45,6 +47,10 @@ pub(crate) fn run(options: &Run) -> Result<bool, String> {
     let run = (started_unix.as_nanos() as u64 % 0xffff) as u16;
     if parameters.event_prefix.is_empty() {
         parameters.event_prefix = format!("run{run:04x}-");
+    }
+    if let Some(folder) = &options.out {
+        files::prepare(folder)
+            .map_err(|error| format!("cannot write to {} of --out: {error}", folder.display()))?;
     }
     let target = resolve(&parameters.target)?;
     reach(target)?;
@@ -75,8 +81,9 @@ pub(crate) fn run(options: &Run) -> Result<bool, String> {
         None => None,
     };
     let own_before = own_pss_bytes();
+    let is_remote = !options.workers.is_empty();
     let mut clock_method = CLOCK_METHOD.to_owned();
-    let crew = if options.workers.is_empty() {
+    let crew = if !is_remote {
         start_crew(&setup, &cpus, options.source_ip.as_deref(), descriptors_max)?
     } else {
         let workers = remote::enlist(called, &setup)?;
@@ -93,7 +100,16 @@ pub(crate) fn run(options: &Run) -> Result<bool, String> {
         }
         Crew::remote(workers.ports)
     };
-    let mut observer = Observer::new(server, &parameters.admin, calibration, options.progress);
+    let interrupt =
+        Interrupt::listen().map_err(|error| format!("cannot take SIGINT and SIGTERM: {error}"))?;
+    let mut observer = Observer::new(
+        server,
+        &parameters.admin,
+        calibration,
+        options.progress,
+        interrupt,
+        is_remote,
+    );
     let mut findings = Findings::default();
     let mut conductor = Conductor {
         scenario: options.scenario,
@@ -114,17 +130,16 @@ pub(crate) fn run(options: &Run) -> Result<bool, String> {
         cpu: cpu_model(),
         cpus: host_cpus(),
         descriptors_max,
-        loadgen_cpus: cpus,
+        loadgen_cpus: (!is_remote).then_some(cpus),
         server_cpus: process.map(|process| process.cpus.clone()).unwrap_or_default(),
         server_pid: process.map(|process| process.pid),
         commit: commit(),
     };
     drop(crew);
-    let last = findings.last.unwrap_or_else(crate::tally::Tally::new);
+    let last = findings.last.take().unwrap_or_else(Tally::new);
+    let unfinished = aborted.as_ref().and_then(|_| unfinished(&mut findings, &last));
     let mut counters = last.counters;
     counters.lost = counters.lost.max(findings.steps.iter().map(|step| step.counters.lost).sum());
-    let interrupted = findings.histograms.iter().find(|(label, _)| label == INTERRUPTED);
-    let interrupted = interrupted.map(|(_, latency)| Latency::of(latency));
     let passed = aborted.is_none()
         && findings.steps.first().is_some_and(|step| step.holds)
         && findings.steps.iter().all(|step| step.is_sound);
@@ -142,9 +157,10 @@ pub(crate) fn run(options: &Run) -> Result<bool, String> {
         counters,
         connect: Latency::of(&last.connect),
         slippage: Latency::of(&last.slippage),
-        loadgen_bytes_per_viewer: own_bytes as f64 / f64::from(parameters.viewers),
+        loadgen_bytes_per_viewer: (!is_remote)
+            .then(|| own_bytes as f64 / f64::from(parameters.viewers)),
         highest: findings.highest,
-        interrupted,
+        unfinished,
         troubles: last.troubles,
         aborted,
         passed,
@@ -160,6 +176,18 @@ pub(crate) fn run(options: &Run) -> Result<bool, String> {
         Some(text) if could_not_begin => Err(text),
         _ => Ok(report.passed),
     }
+}
+
+/// What the window that a run ended in had measured; its histogram is kept with the others.
+fn unfinished(findings: &mut Findings, last: &Tally) -> Option<Unfinished> {
+    let window = last.windows.get(findings.histograms.len())?;
+    let latency = Latency::of(&window.latency);
+    let growth = match findings.steps.is_empty() {
+        true => crate::growth::of(&findings.samples, "steady"),
+        false => None,
+    };
+    findings.histograms.push(("unfinished".to_owned(), window.latency.clone()));
+    (latency.count > 0).then_some(Unfinished { latency, growth })
 }
 
 /// Serves coordinators until the process is ended.

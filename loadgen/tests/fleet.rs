@@ -81,6 +81,11 @@ fn two_workers_share_one_scenario_and_their_numbers_add_up() {
     assert_eq!(deliveries, posts.map(|posts| posts * 200), "{text}");
     assert!(report["clock_method"].as_str().unwrap().contains("2 planes on 2 workers"));
     assert!(report["steps"][0]["latency"]["p50"].as_f64() < Some(1.0), "{text}");
+    // What the coordinator itself uses is not the load generator's.
+    assert!(report["machine"]["loadgen_cpus"].is_null() && text.contains("loadgen - B a viewer"));
+    assert!(
+        report["samples"].as_array().unwrap().iter().all(|s| s["loadgen_cpu_percent"].is_null())
+    );
 }
 
 #[test]

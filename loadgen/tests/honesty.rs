@@ -86,7 +86,7 @@ fn a_server_that_dies_leaves_a_partial_report() {
     assert!(text.contains("the server process has ended"), "{text}");
     assert_eq!(report["passed"], false, "{text}");
     assert!(report["samples"].as_array().is_some_and(|samples| !samples.is_empty()));
-    assert!(report["interrupted"]["count"].as_u64() > Some(0), "{text}");
+    assert!(report["unfinished"]["latency"]["count"].as_u64() > Some(0), "{text}");
 }
 
 #[test]

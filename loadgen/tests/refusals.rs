@@ -90,3 +90,13 @@ fn a_peer_that_is_no_worker_is_refused() {
     let text = refusal(loadgen("hot", &double.address).args(["--workers", &address]));
     assert!(text.contains(&format!("worker {address} did not greet within 5 s")), "{text}");
 }
+
+#[test]
+fn a_folder_that_cannot_be_written_is_refused_before_the_run() {
+    let double = Double::start(&[]);
+    let file = folder("refusals-file");
+    std::fs::write(&file, []).unwrap();
+    let text = refusal(loadgen("hot", &double.address).arg("--out").arg(&file));
+    assert!(text.contains("refusals-file of --out"), "{text}");
+    std::fs::remove_file(file).unwrap();
+}

@@ -9,6 +9,14 @@ use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
 
 use super::{Report, html, table};
 
+/// Makes `folder` and tries to write there, so that a run of hours does not end without its report.
+pub(crate) fn prepare(folder: &Path) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    let probe = folder.join(".writable");
+    fs::write(&probe, [])?;
+    fs::remove_file(probe)
+}
+
 /// Writes everything into `folder`, which is made if need be.
 pub(crate) fn write(
     folder: &Path,
@@ -59,6 +67,17 @@ fn hgrm(histogram: &Histogram<u64>) -> io::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_is_made_or_refused_before_the_run() {
+        let folder = std::env::temp_dir().join(format!("loadgen-files-{}", std::process::id()));
+        prepare(&folder.join("a/b")).unwrap();
+        assert_eq!(fs::read_dir(folder.join("a/b")).unwrap().count(), 0);
+        fs::write(folder.join("file"), []).unwrap();
+        assert!(prepare(&folder.join("file")).is_err());
+        assert!(prepare(&folder.join("file/below")).is_err());
+        fs::remove_dir_all(folder).unwrap();
+    }
 
     #[test]
     fn percentile_text_ends_with_everything_counted() {

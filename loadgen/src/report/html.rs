@@ -46,10 +46,11 @@ fn details(name: &str, report: &Report) -> String {
         "machine     {}, {} CPUs, Linux {}, at most {} descriptors\n",
         machine.cpu, machine.cpus, machine.kernel, machine.descriptors_max
     );
-    rows += &format!(
-        "CPUs        loadgen {:?}, server {:?}\n",
-        machine.loadgen_cpus, machine.server_cpus
-    );
+    let loadgen = match &machine.loadgen_cpus {
+        Some(cpus) => format!("{cpus:?}"),
+        None => "on its workers".to_owned(),
+    };
+    rows += &format!("CPUs        loadgen {loadgen}, server {:?}\n", machine.server_cpus);
     rows += &format!("commit      {}\n", machine.commit.as_deref().unwrap_or("unknown"));
     if let Some(calibration) = report.calibration {
         rows += &format!(
@@ -126,17 +127,38 @@ fn plots(reports: &[(&str, &Report)]) -> Vec<Plot> {
             "CPU",
             "% of one CPU",
             Scale::Linear,
-            &[("server", |s| s.server_cpu_percent), ("loadgen", |s| Some(s.loadgen_cpu_percent))],
+            &[("server", |s| s.server_cpu_percent), ("loadgen", |s| s.loadgen_cpu_percent)],
         ),
         over_time(reports, "Memory", "MiB", Scale::Linear, &memory),
-        over_time(
-            reports,
-            "Memory a connection",
-            "B, client half taken away",
-            Scale::Linear,
-            &[("user + kernel", |s| s.bytes_per_connection)],
-        ),
+        Plot {
+            lines: reports
+                .iter()
+                .map(|(name, report)| memory_a_connection(reports, name, report))
+                .collect(),
+            ..over_time(
+                reports,
+                "Memory a connection",
+                "B, client half taken away",
+                Scale::Linear,
+                &[],
+            )
+        },
     ]
+}
+
+fn memory_a_connection(reports: &[(&str, &Report)], name: &str, report: &Report) -> Line {
+    let crowded = crowded(&report.samples, u64::from(report.parameters.viewers));
+    Line {
+        name: label(reports, name, "user + kernel"),
+        points: crowded.filter_map(|s| Some((s.secs, s.bytes_per_connection?))).collect(),
+    }
+}
+
+/// The samples while the audience is there. Divided among the few that connect first, or stay in a
+/// storm, what a server keeps anyway would stretch the axis a hundredfold.
+fn crowded(samples: &[Sample], viewers: u64) -> impl Iterator<Item = &Sample> {
+    let connected = samples.iter().skip_while(move |sample| sample.connections < viewers);
+    connected.filter(move |sample| sample.connections * 2 >= viewers)
 }
 
 /// What a plot takes from a sample.
@@ -185,3 +207,33 @@ values:l.dataset.values.split(' ').map(v=>v.split(',').map(Number)),at:l.getAttr
 svg.addEventListener('pointermove',e=>{const x=e.offsetX/svg.clientWidth*720;lines.forEach((l,i)=>{let best=0;\
 l.at.forEach((a,k)=>{if(Math.abs(a-x)<Math.abs(l.at[best]-x))best=k});names[i].textContent=l.name+' '+(+l.values[best][1].toPrecision(4))})});\
 svg.addEventListener('pointerleave',()=>lines.forEach((l,i)=>{names[i].textContent=l.name}))}";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_divided_among_an_audience_not_among_the_first_that_come() {
+        let sample = |secs, connections| Sample {
+            secs,
+            phase: "steady".to_owned(),
+            connections,
+            posts_per_sec: 0.0,
+            deliveries_per_sec: 0.0,
+            p50: 0.0,
+            p99: 0.0,
+            max: 0.0,
+            server_cpu_percent: None,
+            loadgen_cpu_percent: None,
+            user_bytes: None,
+            kernel_bytes: None,
+            bytes_per_connection: Some(1.0),
+        };
+        let course = [4, 60, 100, 98, 10, 55, 100];
+        let samples: Vec<Sample> =
+            (0..).zip(course).map(|(at, n)| sample(f64::from(at), n)).collect();
+        let shown: Vec<u64> = crowded(&samples, 100).map(|sample| sample.connections).collect();
+        assert_eq!(shown, [100, 98, 55, 100]);
+        assert_eq!(crowded(&samples[..2], 100).count(), 0);
+    }
+}

@@ -38,16 +38,16 @@ pub(crate) struct Report {
     pub(crate) counters: Counters,
     pub(crate) connect: Latency,
     pub(crate) slippage: Latency,
-    /// User-space memory of the load generator a viewer, in bytes.
-    pub(crate) loadgen_bytes_per_viewer: f64,
+    /// User-space memory of the load generator a viewer, in bytes; absent when workers run the load.
+    pub(crate) loadgen_bytes_per_viewer: Option<f64>,
     /// Its CPU time for each received comment, in microseconds, connects excluded.
     pub(crate) loadgen_us_per_delivery: Option<f64>,
     /// The highest rate, in deliveries a second, whose service levels held.
     pub(crate) highest: Option<Highest>,
+    /// The window that the run ended in early.
+    pub(crate) unfinished: Option<Unfinished>,
     /// First error texts.
     pub(crate) troubles: Vec<String>,
-    /// What the window that was open then had measured.
-    pub(crate) interrupted: Option<Latency>,
     /// Why the run ended early; the report is partial then.
     pub(crate) aborted: Option<String>,
     /// Whether everything asserted held.
@@ -62,7 +62,8 @@ pub(crate) struct Machine {
     pub(crate) cpu: String,
     pub(crate) cpus: usize,
     pub(crate) descriptors_max: u64,
-    pub(crate) loadgen_cpus: Vec<usize>,
+    /// Absent when workers run the load.
+    pub(crate) loadgen_cpus: Option<Vec<usize>>,
     pub(crate) server_cpus: Vec<usize>,
     pub(crate) server_pid: Option<u32>,
     /// Commit of the tree it ran in, when there is one.
@@ -183,7 +184,8 @@ pub(crate) struct Sample {
     pub(crate) p99: f64,
     pub(crate) max: f64,
     pub(crate) server_cpu_percent: Option<f64>,
-    pub(crate) loadgen_cpu_percent: f64,
+    /// Absent when workers run the load.
+    pub(crate) loadgen_cpu_percent: Option<f64>,
     pub(crate) user_bytes: Option<u64>,
     pub(crate) kernel_bytes: Option<u64>,
     /// User and kernel growth a connection, client half taken away.
@@ -197,4 +199,12 @@ pub(crate) struct Highest {
     pub(crate) deliveries_per_sec: f64,
     /// What broke at the next step, or why there was none.
     pub(crate) stopped_by: String,
+}
+
+/// What a window had measured when the run ended early; it is judged by nothing.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Unfinished {
+    pub(crate) latency: Latency,
+    /// Of the server's memory, in a first step only.
+    pub(crate) growth: Option<Growth>,
 }

@@ -1,6 +1,7 @@
 //! The summary a person reads when a run ends.
 
 use super::{Latency, Report, Step};
+use crate::growth::Growth;
 use crate::slo::Verdict;
 
 /// The whole summary.
@@ -21,23 +22,29 @@ pub(crate) fn summary(report: &Report) -> String {
     if let Some(step) = report.steps.first() {
         lines.extend(memory(step));
         lines.extend(shards(step));
-        lines.extend(step.growth.filter(|_| step.secs >= 60.0).map(|growth| {
-            format!(
-                "server memory over the window: {:+.1} MiB fitted, {:+.1} MiB an hour",
-                growth.bytes / 1_048_576.0,
-                growth.bytes_per_hour / 1_048_576.0
-            )
-        }));
+        lines.extend(step.growth.filter(|_| step.secs >= 60.0).map(grown));
         lines.extend(
             step.returns_secs.iter().map(|secs| format!("everyone back after {secs:.2} s")),
         );
     }
+    if let Some(unfinished) = &report.unfinished {
+        let Latency { count, p50, p90, p99, p999, max, .. } = unfinished.latency;
+        lines.push(format!(
+            "unfinished step: {count} deliveries, p50 {} p90 {} p99 {} p99.9 {} max {}",
+            time(p50),
+            time(p90),
+            time(p99),
+            time(p999),
+            time(max)
+        ));
+        lines.extend(unfinished.growth.map(grown));
+    }
     lines.push(format!(
-        "connect p50 {} p99 {}; post slippage p99 {}; loadgen {:.0} B a viewer, {} us a comment",
+        "connect p50 {} p99 {}; post slippage p99 {}; loadgen {} B a viewer, {} us a comment",
         time(report.connect.p50),
         time(report.connect.p99),
         time(report.steps.first().map_or(0.0, |step| step.loadgen.slippage_p99_secs)),
-        report.loadgen_bytes_per_viewer,
+        report.loadgen_bytes_per_viewer.map_or("-".to_owned(), |bytes| format!("{bytes:.0}")),
         report.loadgen_us_per_delivery.map_or("-".to_owned(), |us| format!("{us:.2}")),
     ));
     if let Some(highest) = &report.highest {
@@ -81,14 +88,6 @@ pub(crate) fn summary(report: &Report) -> String {
     for step in report.steps.iter().filter(|step| !step.is_sound) {
         lines.push(format!("BROKEN  what no load excuses, in step {}", step.label));
     }
-    if let Some(latency) = &report.interrupted {
-        lines.push(format!(
-            "interrupted window: p50 {} p99 {} max {}",
-            time(latency.p50),
-            time(latency.p99),
-            time(latency.max)
-        ));
-    }
     if let Some(aborted) = &report.aborted {
         lines.push(format!("ended early: {aborted}"));
     }
@@ -123,6 +122,14 @@ fn unmeasured(level: &str, is_local: bool, admin: &str) -> Option<&'static str> 
         _ if is_latency => Some("nothing was delivered"),
         _ => None,
     }
+}
+
+fn grown(growth: Growth) -> String {
+    format!(
+        "server memory over the window: {:+.1} MiB fitted, {:+.1} MiB an hour",
+        growth.bytes / 1_048_576.0,
+        growth.bytes_per_hour / 1_048_576.0
+    )
 }
 
 fn row(step: &Step) -> String {
