@@ -2,6 +2,8 @@
 
 use std::io::Write;
 
+use rustix::process::Signal;
+
 use crate::node::{Node, http, raise_descriptors};
 use crate::series::{assert_fires, constant, sum};
 
@@ -17,6 +19,15 @@ fn what_real_nodes_expose_fires_what_it_should() {
     let _viewer = node.watch().unwrap();
     let full = node.metrics_with("uproar_not_ready{reason=\"full\"} 1");
     assert_fires("full", &constant(&full), &["UproarFull", "UproarNearlyFull"]);
+
+    let file = std::env::temp_dir().join(format!("uproar-refused-{}.toml", std::process::id()));
+    std::fs::write(&file, "").unwrap();
+    let node = Node::start(&["--config", file.to_str().unwrap()]);
+    std::fs::write(&file, "posts_per_sec_event = \"many\"\n").unwrap();
+    node.signal(Signal::HUP);
+    let refused = node.metrics_with("uproar_config_last_reload_successful 0");
+    std::fs::remove_file(&file).unwrap();
+    assert_fires("refused", &constant(&refused), &["UproarReloadRefused"]);
 
     let node = Node::start(&["--stall-after-ms", "300"]);
     let stuck = node.metrics_with("uproar_shard_up{shard=\"0\"} 0");
