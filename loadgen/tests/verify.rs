@@ -5,18 +5,28 @@ mod support;
 
 use support::{Double, folder, loadgen, outcome, report};
 
+/// A run against a double with this fault: its report, whether it passed, and what it printed.
+fn run_with(fault: [&str; 2], args: &[&str]) -> (serde_json::Value, bool, String) {
+    let double = Double::start(&fault);
+    let out = folder(&format!("verify-{}", fault[0]));
+    let output =
+        loadgen("hot", &double.address).args(args).arg("--out").arg(&out).output().unwrap();
+    let (text, passed) = outcome(&output);
+    (report(&out), passed, text)
+}
+
 /// Thirty thousand deliveries, of which three are damaged.
 fn counters_with(fault: &str) -> (serde_json::Value, bool, String) {
-    let double = Double::start(&[fault, "10000"]);
-    let out = folder(&format!("verify-{fault}"));
-    let output = loadgen("hot", &double.address)
-        .args(["--viewers", "500", "--rate", "40", "--duration-secs", "1.5"])
-        .args(["--drain-secs", "20", "--out"])
-        .arg(&out)
-        .output()
-        .unwrap();
-    let (text, passed) = outcome(&output);
-    (report(&out)["steps"][0]["counters"].clone(), passed, text)
+    let args = ["--viewers", "500", "--rate", "40", "--duration-secs", "1.5", "--drain-secs", "20"];
+    let (report, passed, text) = run_with([fault, "10000"], &args);
+    (report["steps"][0]["counters"].clone(), passed, text)
+}
+
+/// Forty posts, of which four meet the fault.
+fn posts_with(fault: &str) -> (serde_json::Value, bool, String) {
+    let args = ["--viewers", "20", "--rate", "40", "--duration-secs", "1", "--drain-secs", "1"];
+    let (report, passed, text) = run_with([fault, "10"], &args);
+    (report["counters"].clone(), passed, text)
 }
 
 #[test]
@@ -44,20 +54,6 @@ fn one_duplicate_in_ten_thousand_is_noticed() {
 fn one_comment_in_ten_thousand_that_is_not_the_one_others_saw_is_noticed() {
     let (counters, passed, text) = counters_with("rewrite");
     assert!(!passed && counters["disagreements"].as_u64() >= Some(1), "{text}");
-}
-
-/// A short run against a double with a fault of posts.
-fn posts_with(fault: &str) -> (serde_json::Value, bool, String) {
-    let double = Double::start(&[fault, "10"]);
-    let out = folder(&format!("posts-{fault}"));
-    let output = loadgen("hot", &double.address)
-        .args(["--viewers", "20", "--rate", "40", "--duration-secs", "1"])
-        .args(["--drain-secs", "1", "--out"])
-        .arg(&out)
-        .output()
-        .unwrap();
-    let (text, passed) = outcome(&output);
-    (report(&out)["counters"].clone(), passed, text)
 }
 
 #[test]

@@ -355,13 +355,20 @@ impl Ring {
             let event = self.decode(&entry);
             events.push(event);
         }
-        if self.ring.completion().is_empty() && self.has_deferred_work() {
+        loop {
+            while events.len() < limit {
+                let Some(entry) = self.ring.completion().next() else { break };
+                let event = self.decode(&entry);
+                events.push(event);
+            }
+            if events.len() >= limit || !self.has_deferred_work() {
+                return;
+            }
             self.enter(0, ENTER_GETEVENTS);
-        }
-        while events.len() < limit {
-            let Some(entry) = self.ring.completion().next() else { break };
-            let event = self.decode(&entry);
-            events.push(event);
+            if self.ring.completion().is_empty() {
+                // The flag was stale, or the work ended in no completion: see `has_work`.
+                return;
+            }
         }
     }
 
