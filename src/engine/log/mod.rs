@@ -139,7 +139,8 @@ impl Log {
     }
 
     fn open_segment(&mut self, frame_bytes: usize, fair_bytes: u64) {
-        let bytes_max = self.bytes_max.min(fair_bytes as usize);
+        // Who holds more than its share goes on in long segments: short ones would cost its viewers extra sends.
+        let bytes_max = self.bytes_max.min(fair_bytes.max(self.bytes) as usize);
         let ceiling = (bytes_max / SEGMENTS_MIN).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
         let grown = self.segments.back().map_or(SEGMENT_BYTES_MIN, |last| {
             (last.words().len() * size_of::<u64>() * GROWTH)
@@ -311,6 +312,19 @@ mod tests {
         let run = log.run(1, u32::MAX).expect("three frames are kept");
         assert_eq!((run.start, run.len, run.next), (0, 60, 4));
         assert_eq!([0, 9, 10, 29, 30, 59].map(|at| run.segment.frame_at(at)), [1, 1, 2, 2, 3, 3]);
+    }
+
+    #[test]
+    fn a_log_that_holds_much_has_long_segments_among_ever_so_many_rooms() {
+        let mut log = Log::new(1, 4 << 20, 100_000);
+        let fair_bytes = 1_024;
+        (0..3_000).for_each(|_| log.append(&[7; 350], fair_bytes));
+        let newest_run = |log: &Log| {
+            let full = log.end() - 200;
+            log.run(full, u32::MAX).expect("it is kept").segment.bytes()
+        };
+        assert_eq!(log.segments[0].bytes().next_power_of_two(), 2_048, "the first is small");
+        assert!(newest_run(&log) >= SEGMENT_BYTES_MAX as u64, "{} bytes", newest_run(&log));
     }
 
     #[test]
