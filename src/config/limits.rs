@@ -47,8 +47,9 @@ limits! {
             "Live connections on the node; more are answered 503 `full`. Each shard has sockets \
              for all of them, so raising it past what was planned at start needs a restart.";
         connections_per_address_max = "0", count("connections", 0, 10_000_000),
-            "Connections from one IP address; more are answered 429. 0 is no cap; behind a proxy, \
-             which is one address, leave it at 0. A reload that sets it counts who comes from then on.";
+            "Connections from one IP address, where the /64 of an IPv6 address counts as one; more are \
+             answered 429. 0 is no cap; behind a proxy, which is one address, leave it at 0. A reload \
+             that sets it counts who comes from then on.";
         rooms_max = "65536", count("rooms", 1, 16_777_216),
             "Rooms (events with viewers or retained comments) on the node, divided evenly among \
              the shards; more are answered 503 `rooms_full`.";

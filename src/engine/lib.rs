@@ -4,6 +4,7 @@
 //! (`tests/simulation.rs`) moves virtual ones. `tests/purity.rs` keeps the crate honest.
 #![forbid(unsafe_code)]
 
+pub mod address;
 pub mod bucket;
 pub mod codec;
 pub mod connection;

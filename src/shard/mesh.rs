@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam::queue::ArrayQueue;
 use std::collections::HashMap;
+use uproar_engine::address::Address;
 use uproar_engine::mesh::MeshMessage;
 use uproar_ring::{RingAddress, Waker};
 
@@ -44,14 +45,14 @@ pub(super) struct Node {
     /// Live connections.
     pub(super) connections: AtomicU32,
     /// Connections by address, kept only while the per-address limit is on.
-    addresses: Mutex<HashMap<IpAddr, u32>>,
+    addresses: Mutex<HashMap<Address, u32>>,
 }
 
 impl Node {
     /// One more connection from `address`; how many there are now.
     pub(super) fn add_address(&self, address: IpAddr) -> u32 {
         let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = addresses.entry(address).or_default();
+        let count = addresses.entry(address.into()).or_default();
         *count += 1;
         *count
     }
@@ -59,11 +60,28 @@ impl Node {
     /// One fewer.
     pub(super) fn remove_address(&self, address: IpAddr) {
         let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        let address = address.into();
         if let Some(count) = addresses.get_mut(&address) {
             *count -= 1;
             if *count == 0 {
                 addresses.remove(&address);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_of_ipv6_is_counted_as_one() {
+        let node = Node::default();
+        let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+        assert_eq!(node.add_address(ip("2001:db8::1")), 1);
+        assert_eq!(node.add_address(ip("2001:db8::ffff:0:0:2")), 2);
+        assert_eq!(node.add_address(ip("2001:db8:0:1::1")), 1);
+        node.remove_address(ip("2001:db8::3"));
+        assert_eq!(node.add_address(ip("2001:db8::1")), 2);
     }
 }
