@@ -198,6 +198,14 @@ impl Reader {
         // The header was incomplete before, so it ends in the fresh bytes.
         take(input, cursor.position() as usize - held);
         self.release(|_| ());
+        let shortest = match bytes[1] & 0x7f {
+            126 => 126,
+            127 => 1 << 16,
+            _ => 0,
+        };
+        if len < shortest {
+            return Err(Fault::Protocol("a frame length in a longer form than it needs"));
+        }
         let message_len = self.0.as_deref().and_then(Partial::message_len);
         check(&header, len, message_len, limits).map(Some)
     }
@@ -277,10 +285,16 @@ fn close(payload: &[u8]) -> Result<Incoming<'_>, Fault> {
         return Ok(Incoming::Close { code: None, reason: "" });
     };
     let code = u16::from_be_bytes(*code);
-    if !CloseCode::from(code).is_allowed() {
+    if !may_be_sent(code) {
         return Err(Fault::Protocol("a close code that may not be sent"));
     }
     Ok(Incoming::Close { code: Some(code), reason: utf8(reason)? })
+}
+
+/// Whether an endpoint may send this close code: RFC 6455 §7.4 and the codes that IANA has
+/// registered since. 1004 has no meaning; 1005, 1006 and 1015 are for what was not sent.
+fn may_be_sent(code: u16) -> bool {
+    matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }
 
 fn utf8(bytes: &[u8]) -> Result<&str, Fault> {

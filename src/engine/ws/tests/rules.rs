@@ -17,6 +17,12 @@ fn frames_of_the_rfc_are_read() {
     ] {
         assert_eq!(read_all(&bytes, &LIMITS), (vec![expected], Ok(())));
     }
+    // What IANA's registry lists as to be sent, and the ranges that are for others to use.
+    for code in [1000..=1003, 1007..=1014, 3000..=4999].into_iter().flatten() {
+        let bytes = frame(CLOSE, true, &u16::to_be_bytes(code));
+        let expected = Owned::Close(Some(code), String::new());
+        assert_eq!(read_all(&bytes, &LIMITS), (vec![expected], Ok(())), "{code}");
+    }
 }
 
 #[test]
@@ -72,6 +78,18 @@ fn broken_rules_are_faults_on_the_header() {
         ),
         (&[0x82, 0xff, 0x7f, 255, 255, 255, 255, 255, 255, 255, 1, 2, 3, 4], Fault::FrameTooBig),
         (&[0x81, 0xfe, 0x03, 0xe9, 0, 0, 0, 0], Fault::FrameTooBig),
+        (
+            &[0x81, 0xfe, 0, 125, 0, 0, 0, 0],
+            protocol("a frame length in a longer form than it needs"),
+        ),
+        (
+            &[0x89, 0xfe, 0, 0, 0, 0, 0, 0],
+            protocol("a frame length in a longer form than it needs"),
+        ),
+        (
+            &[0x82, 0xff, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0],
+            protocol("a frame length in a longer form than it needs"),
+        ),
     ] {
         assert_eq!(read_all(bytes, &LIMITS), (Vec::new(), Err(fault)), "{bytes:02x?}");
         let mut reader = Reader::default();
@@ -92,8 +110,10 @@ fn broken_payloads_are_faults_too() {
     ] {
         assert_eq!(read_all(&bytes, &LIMITS), (Vec::new(), Err(fault)));
     }
-    for code in [0_u16, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65_535] {
-        let bytes = [frame(TEXT, false, b"held"), frame(CLOSE, true, &code.to_be_bytes())].concat();
+    let unsendable = [0..=999, 1004..=1006, 1015..=2999, 5000..=5100, 65_535..=65_535];
+    for code in unsendable.into_iter().flatten() {
+        let bytes =
+            [frame(TEXT, false, b"held"), frame(CLOSE, true, &u16::to_be_bytes(code))].concat();
         let fault = Fault::Protocol("a close code that may not be sent");
         for chunk_bytes in [1, bytes.len()] {
             let mut reader = Reader::default();
