@@ -24,6 +24,7 @@ use uproar_engine::hot::LISTED_MAX;
 use super::answer::{Refused, method_not_allowed, not_found};
 use super::drain::Undone;
 use super::node::Node;
+use super::sound::sound;
 use super::{drain, health, hot, metrics};
 use crate::link::Handover;
 
@@ -55,7 +56,7 @@ pub(super) async fn accept(listener: TcpListener, accepted: mpsc::Sender<Handove
 
 /// The router behind the admin port.
 pub(super) fn router(node: Arc<Node>) -> Router {
-    Router::new()
+    let router = Router::new()
         .route("/metrics", get(prometheus))
         .route("/report", get(report))
         .route("/health", get(health::health))
@@ -63,7 +64,8 @@ pub(super) fn router(node: Arc<Node>) -> Router {
         .route("/drain", get(show_drain).post(begin_drain).delete(undo_drain))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .with_state(node)
+        .with_state(node);
+    sound(router)
 }
 
 async fn prometheus(State(node): State<Arc<Node>>) -> Response {

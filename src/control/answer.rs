@@ -52,7 +52,8 @@ impl From<PostRefusal> for Refused {
             PostRefusal::BadCommand
             | PostRefusal::BadText
             | PostRefusal::TooLong
-            | PostRefusal::Empty => (StatusCode::BAD_REQUEST, None),
+            | PostRefusal::Empty
+            | PostRefusal::KeyNeedsUser => (StatusCode::BAD_REQUEST, None),
         };
         Self { retry_after, ..Self::new(status, why.code(), why.message()) }
     }

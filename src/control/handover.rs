@@ -14,7 +14,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use hyper::server::conn::http1;
@@ -25,6 +25,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 use tracing::debug;
+use uproar_engine::http::{Rejection, split_target};
 
 use crate::link::Handover;
 
@@ -38,11 +39,6 @@ const PROBES_MAX: usize = 64;
 
 /// Reads spent on what a refused peer has already sent: 64 KiB, about a receive buffer.
 const REFUSED_READS_MAX: usize = 16;
-
-/// What a refused connection reads. Written in one go into an empty socket buffer.
-const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n\
-    retry-after: 2\r\nconnection: close\r\ncontent-length: 76\r\n\r\n\
-    {\"code\":\"overloaded\",\"message\":\"too many HTTP requests at once; try again\"}\n";
 
 /// Serves sockets as the shards hand them over, at most `connections_max` at a time, until no
 /// shard is left to send any. Those beyond are answered 503 and counted in `refused`.
@@ -59,7 +55,7 @@ pub(super) async fn serve(
         let Ok(permit) = Arc::clone(permits).try_acquire_owned() else {
             refused.fetch_add(1, Ordering::Relaxed);
             // Overload: whoever cannot take this at once gets the close alone.
-            let _ = refuse(&handover.stream);
+            let _ = refuse(&handover);
             continue;
         };
         let router = router.clone();
@@ -75,15 +71,20 @@ pub(super) async fn serve(
 
 /// Whether a request's first bytes ask how the node is.
 fn is_probe(read: &[u8]) -> bool {
-    ["GET /health ", "HEAD /health ", "GET /ready ", "HEAD /ready "]
-        .iter()
-        .any(|probe| read.starts_with(probe.as_bytes()))
+    let mut words = read.split(|byte| *byte == b' ');
+    let is_reading = matches!(words.next(), Some(b"GET" | b"HEAD"));
+    let target = words.next().and_then(|target| std::str::from_utf8(target).ok());
+    let path = target.and_then(split_target).map(|(path, _)| path);
+    is_reading && matches!(path, Some("/health" | "/ready"))
 }
 
-/// Answers 503 on a non-blocking socket, without ever waiting for the peer.
-fn refuse(mut stream: &std::net::TcpStream) -> io::Result<()> {
+/// Answers 503 on a non-blocking socket, without ever waiting for the peer: in one go, into an
+/// empty socket buffer.
+fn refuse(Handover { stream, read, .. }: &Handover) -> io::Result<()> {
+    let mut stream: &std::net::TcpStream = stream;
     stream.set_nonblocking(true)?;
-    stream.write_all(FULL)?;
+    let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    stream.write_all(&Rejection::HTTP_FULL.answer_to(read, wall.as_millis() as u64))?;
     stream.shutdown(Shutdown::Write)?;
     // Closing over unread bytes would send a reset, which can overtake the answer.
     let mut rest = [0; 4_096];
@@ -167,11 +168,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_canned_refusal_has_the_length_it_says() {
-        let text = std::str::from_utf8(FULL).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-        assert_eq!(length.unwrap().parse(), Ok(body.len()));
-        serde_json::from_str::<serde_json::Value>(body).unwrap();
+    fn probes_are_told_from_everything_else() {
+        for probe in [
+            "GET /health HTTP/1.1",
+            "HEAD /ready HTTP/1.0",
+            "GET /ready?x HTTP/1.1",
+            "GET http://h:1/health HTTP/1.1",
+        ] {
+            assert!(is_probe(probe.as_bytes()), "{probe}");
+        }
+        for other in ["", "GET /", "POST /health HTTP/1.1", "GET /healthy HTTP/1.1", "GET", "\u{1}"]
+        {
+            assert!(!is_probe(other.as_bytes()), "{other}");
+        }
     }
 }

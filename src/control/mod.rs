@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! start   serve -> host, layout, bind (activation), logging -> run
-//! HTTP    handover -> public, health, answer      admin -> metrics, hot, drain
+//! HTTP    handover -> sound -> public, health, answer      admin -> metrics, hot, drain
 //! while it runs   node (the shards' ports), readiness, reload, drain, systemd, trouble
 //! ```
 //!
@@ -30,6 +30,7 @@ mod readiness;
 mod reload;
 mod run;
 mod serve;
+mod sound;
 mod systemd;
 mod trouble;
 

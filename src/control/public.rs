@@ -25,6 +25,7 @@ use uproar_engine::ids::{EventId, Position};
 use super::answer::{Refused, method_not_allowed, not_found};
 use super::health;
 use super::node::Node;
+use super::sound::sound;
 
 /// A request body, in bytes: the largest comment, every byte of it escaped, and its labels.
 pub(super) const BODY_BYTES_MAX: usize = 128 * 1024;
@@ -34,7 +35,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The router behind the public port.
 pub(super) fn router(node: Arc<Node>) -> Router {
-    Router::new()
+    let router = Router::new()
         .route("/health", get(health::health))
         .route("/ready", get(health::ready))
         .route("/v1/events/{event_id}", get(event))
@@ -43,7 +44,8 @@ pub(super) fn router(node: Arc<Node>) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .with_state(node)
+        .with_state(node);
+    sound(router)
 }
 
 /// The event of the path.
@@ -76,7 +78,7 @@ async fn event(State(node): State<Arc<Node>>, Event(event): Event) -> Result<Res
 }
 
 /// Shards serve upgrades themselves, so what arrives here is none they could take.
-async fn live() -> Response {
+async fn live(Event(_): Event) -> Response {
     let message = "this path speaks WebSocket version 13 (RFC 6455)";
     let refused = Refused::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", message);
     let mut response = refused.into_response();
@@ -89,18 +91,19 @@ async fn live() -> Response {
 /// Which comments.
 #[derive(Deserialize)]
 struct Page {
-    #[serde(default, deserialize_with = "capped")]
-    limit: Option<u32>,
+    #[serde(default, deserialize_with = "number")]
+    limit: Option<u64>,
+    #[serde(default, deserialize_with = "number")]
     before: Option<u64>,
 }
 
-/// A number of any length; what is more than a limit can be is as good as the limit.
-fn capped<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+/// A number of any length: one past every limit is as good as the limit. Nothing is none.
+fn number<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     let text = String::deserialize(deserializer)?;
-    if text.is_empty() || !text.bytes().all(|digit| digit.is_ascii_digit()) {
-        return Err(serde::de::Error::custom("`limit` is not a number"));
+    if !text.bytes().all(|digit| digit.is_ascii_digit()) {
+        return Err(serde::de::Error::custom("`limit` and `before` are numbers"));
     }
-    Ok(Some(text.parse().unwrap_or(u32::MAX)))
+    Ok((!text.is_empty()).then(|| text.parse().unwrap_or(u64::MAX)))
 }
 
 async fn comments(
@@ -110,7 +113,8 @@ async fn comments(
 ) -> Result<Response, Refused> {
     let Query(Page { limit, before }) = page.map_err(|why| Refused::bad_query(why.body_text()))?;
     let limits = node.limits();
-    let limit = limit.unwrap_or(limits.history_frames).min(limits.history_frames_max);
+    let limit = limit.unwrap_or(limits.history_frames.into());
+    let limit = limit.min(limits.history_frames_max.into()) as u32;
     match node.ask_home(&event, Request::Comments { event: event.clone(), limit, before }).await? {
         Reply::Comments { comments, position } => Ok(page_body(&comments, position)),
         other => Err(unexpected(&other)),

@@ -97,11 +97,11 @@ pub enum Reply {
 pub enum PostRefusal {
     /// The command could not be understood.
     BadCommand,
-    /// Control characters in the text, or a label that is too long.
+    /// Control characters or half a surrogate pair in the text, or a label that is too long.
     BadText,
     /// The text is over `comment_bytes_max`.
     TooLong,
-    /// The text is empty or only white space.
+    /// Nothing of the text can be seen.
     Empty,
     /// Over `posts_per_sec_connection` or `posts_per_sec_event`.
     RateLimited,
@@ -109,9 +109,23 @@ pub enum PostRefusal {
     Overloaded,
     /// The node is draining.
     Draining,
+    /// A `key` over HTTP without a `user`, whose key it would be.
+    KeyNeedsUser,
 }
 
 impl PostRefusal {
+    /// All reasons, in the order of declaration.
+    pub const ALL: [Self; 8] = [
+        Self::BadCommand,
+        Self::BadText,
+        Self::TooLong,
+        Self::Empty,
+        Self::RateLimited,
+        Self::Overloaded,
+        Self::Draining,
+        Self::KeyNeedsUser,
+    ];
+
     /// The protocol's `code`.
     #[must_use]
     pub fn code(self) -> &'static str {
@@ -123,6 +137,7 @@ impl PostRefusal {
             Self::RateLimited => "rate_limited",
             Self::Overloaded => "overloaded",
             Self::Draining => "draining",
+            Self::KeyNeedsUser => "key_needs_user",
         }
     }
 
@@ -131,12 +146,24 @@ impl PostRefusal {
     pub fn message(self) -> &'static str {
         match self {
             Self::BadCommand => "not a command of this protocol; see PROTOCOL.md",
-            Self::BadText => "the text has control characters, or a label is over 64 bytes",
+            Self::BadText => {
+                "the text has control characters or half a surrogate pair, or a label is over 64 bytes"
+            }
             Self::TooLong => "the text is longer than this node takes",
-            Self::Empty => "the text is empty",
+            Self::Empty => "the text has nothing that anybody can see",
             Self::RateLimited => "too many posts; wait a second",
             Self::Overloaded => "the node is overloaded; try again in a few seconds",
             Self::Draining => "the node is draining; connect again",
+            Self::KeyNeedsUser => "a key belongs to a user; send `user` with it",
         }
     }
 }
+
+// A counter's place in its array is the reason's number.
+const _: () = {
+    let mut at = 0;
+    while at < PostRefusal::ALL.len() {
+        assert!(PostRefusal::ALL[at] as usize == at);
+        at += 1;
+    }
+};

@@ -11,13 +11,15 @@ use std::str::FromStr;
 use httparse::{EMPTY_HEADER, Header, Request, Status};
 use tungstenite::handshake::derive_accept_key;
 
-use crate::codec::{Codec, check_label};
+use crate::codec::{Codec, clean_label};
 use crate::ids::{EventId, Position};
 use crate::limits::Limits;
 
+mod date;
 mod rejection;
 
-pub use rejection::{Rejection, write_rejection};
+pub use date::HttpDate;
+pub use rejection::{Content, Rejection, write_rejection};
 
 /// Header lines of one head; more are answered 431.
 const HEADERS_MAX: usize = 64;
@@ -99,23 +101,55 @@ pub fn write_switching(out: &mut Vec<u8>, upgrade: &Upgrade) {
     out.extend_from_slice(b"\r\n\r\n");
 }
 
+/// Whether these are the `Host` lines of a sound request (RFC 9112 §3.2): one with a sound value,
+/// or, before HTTP/1.1, none.
+pub fn is_host_sound<'h>(is_http_1_1: bool, mut hosts: impl Iterator<Item = &'h [u8]>) -> bool {
+    // What a host and a port are written with (RFC 3986 §3.2.2, §3.2.3); it may be empty.
+    let is_in_host = |b: &u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%:[]".contains(b);
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) => host.iter().all(is_in_host),
+        (None, _) => !is_http_1_1,
+        (Some(_), Some(_)) => false,
+    }
+}
+
+/// The path and the query of a request target: of an absolute one, which any server takes
+/// (RFC 9112 §3.2.2), what stands behind the authority. `None` when it is neither.
+#[must_use]
+pub fn split_target(target: &str) -> Option<(&str, &str)> {
+    fn split(target: &str) -> (&str, &str) {
+        target.split_once('?').unwrap_or((target, ""))
+    }
+    if target.contains('#') {
+        return None;
+    }
+    if target.starts_with('/') || target == "*" {
+        return Some(split(target));
+    }
+    let (scheme, rest) = target.split_once("://")?;
+    ["http", "https", "ws", "wss"].iter().find(|known| scheme.eq_ignore_ascii_case(known))?;
+    let authority_len = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (path, query) = split(&rest[authority_len..]);
+    (authority_len > 0).then_some((if path.is_empty() { "/" } else { path }, query))
+}
+
 fn route(request: &Request<'_, '_>, head_len: usize) -> Result<Head, Rejection> {
-    let target = request.path.unwrap_or_default();
-    let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let headers = &*request.headers;
-    let asks_websocket = has_token(headers, "Upgrade", "websocket");
-    let Some(event) = live_event(path) else {
-        return if asks_websocket { Err(Rejection::NOT_FOUND) } else { Ok(Head::Plain) };
-    };
-    if request.method != Some("GET") {
+    let is_http_1_1 = request.version == Some(1);
+    if !is_host_sound(is_http_1_1, values(headers, "Host")) {
         return Err(Rejection::BAD_REQUEST);
     }
-    let event = decode(event, false).ok_or(Rejection::BAD_EVENT)?;
+    let target = request.path.unwrap_or_default();
+    let (path, query) = split_target(target).ok_or(Rejection::BAD_REQUEST)?;
+    let Some(event) = live_event(path).filter(|_| request.method == Some("GET")) else {
+        return Ok(Head::Plain);
+    };
+    let event = decode(event, Plus::Itself).ok_or(Rejection::BAD_EVENT)?;
     let event = event.parse().map_err(|_| Rejection::BAD_EVENT)?;
-    if !asks_websocket || !has_token(headers, "Connection", "upgrade") {
+    if !has_token(headers, "Upgrade", "websocket") || !has_token(headers, "Connection", "upgrade") {
         return Err(Rejection::UPGRADE_REQUIRED);
     }
-    if request.version != Some(1) {
+    if !is_http_1_1 || has_body(headers) {
         return Err(Rejection::BAD_REQUEST);
     }
     if only(headers, "Sec-WebSocket-Version") != Some(b"13") {
@@ -142,6 +176,13 @@ fn route(request: &Request<'_, '_>, head_len: usize) -> Result<Head, Rejection> 
 fn live_event(path: &str) -> Option<&str> {
     let event = path.strip_prefix("/v1/events/")?.strip_suffix("/live")?;
     (!event.contains('/')).then_some(event)
+}
+
+/// Whether the head announces content, which an upgrade has none of.
+fn has_body(headers: &[Header<'_>]) -> bool {
+    let is_zero = |length: &[u8]| !length.is_empty() && length.iter().all(|digit| *digit == b'0');
+    values(headers, "Transfer-Encoding").next().is_some()
+        || values(headers, "Content-Length").any(|length| !is_zero(length))
 }
 
 /// What the client offered in `Sec-WebSocket-Protocol`, and our choice.
@@ -177,16 +218,20 @@ struct Query {
 }
 
 impl Query {
-    /// `None` when a known parameter is malformed or comes twice.
+    /// `None` when a known parameter is malformed or comes twice. One without a value is none.
     fn read(query: &str) -> Option<Self> {
         let mut read = Self::default();
         for pair in query.split('&') {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            match key {
-                "since" => set(&mut read.since, decode(value, false)?.parse().ok()?)?,
-                "history" => set(&mut read.history, number(&decode(value, false)?)?)?,
-                "user" => set(&mut read.user, label(decode(value, false)?)?)?,
-                "name" => set(&mut read.name, label(decode(value, true)?)?)?,
+            let Some((key, value)) = pair.split_once('=').filter(|(_, value)| !value.is_empty())
+            else {
+                continue;
+            };
+            let value = || decode(value, Plus::Blank);
+            match decode(key, Plus::Blank).as_deref() {
+                Some("since") => set(&mut read.since, value()?.parse().ok()?)?,
+                Some("history") => set(&mut read.history, number(&value()?)?)?,
+                Some("user") => label(&mut read.user, value()?)?,
+                Some("name") => label(&mut read.name, value()?)?,
                 _ => {}
             }
         }
@@ -206,19 +251,32 @@ fn number(text: &str) -> Option<u32> {
     is_number.then(|| u32::from_str(text).unwrap_or(u32::MAX))
 }
 
-fn label(text: String) -> Option<Box<str>> {
-    check_label(&text).ok().map(|()| text.into_boxed_str())
+/// Fills the slot unless nobody could see the label.
+fn label(slot: &mut Option<Box<str>>, text: String) -> Option<()> {
+    match clean_label(text.into_boxed_str()).ok()? {
+        Some(label) => set(slot, label),
+        None => Some(()),
+    }
+}
+
+/// What a plus sign stands for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Plus {
+    /// In a path.
+    Itself,
+    /// In a query, as forms and URLSearchParams write a blank.
+    Blank,
 }
 
 /// Undoes percent-encoding; `None` when it is broken or hides something that is not UTF-8.
-fn decode(value: &str, plus_is_space: bool) -> Option<String> {
+fn decode(value: &str, plus: Plus) -> Option<String> {
     let mut decoded = Vec::with_capacity(value.len());
     let mut bytes = value.bytes();
     let hex = |digit: Option<u8>| char::from(digit?).to_digit(16);
     while let Some(byte) = bytes.next() {
         decoded.push(match byte {
             b'%' => (hex(bytes.next())? << 4 | hex(bytes.next())?) as u8,
-            b'+' if plus_is_space => b' ',
+            b'+' if plus == Plus::Blank => b' ',
             byte => byte,
         });
     }

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use crate::codec::Post;
+use crate::codec::{Post, Reference};
 use crate::control::PostRefusal;
 use crate::http::Upgrade;
 use crate::ids::CommentId;
@@ -105,7 +105,7 @@ pub struct Answer {
     /// The connection to tell.
     pub connection: Id,
     /// The client's own reference.
-    pub reference: Option<Box<str>>,
+    pub reference: Option<Reference>,
     /// Id and offset, or why not.
     pub result: Result<(CommentId, u64), PostRefusal>,
 }

@@ -4,6 +4,8 @@
 //! shard's shell adds [`Shell`]. Names, types and HELP texts of the exported metrics are in
 //! the control plane.
 
+use crate::control::PostRefusal;
+
 /// Why an upgrade was refused; the order is the order of [`Counters::refusals`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
@@ -121,9 +123,8 @@ pub struct Counters {
     pub moves: u64,
     /// Comments appended to logs of this shard.
     pub comments: u64,
-    /// Posts answered with `error` or an HTTP status, by [`crate::control::PostRefusal`] order
-    /// of declaration.
-    pub posts_refused: [u64; 7],
+    /// Posts answered with `error` or an HTTP status, by [`PostRefusal`] order of declaration.
+    pub posts_refused: [u64; PostRefusal::ALL.len()],
     /// Posts answered from the key window instead of being appended again.
     pub posts_deduplicated: u64,
     /// Comments handed to the kernel, one per subscriber and comment.

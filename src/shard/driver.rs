@@ -77,7 +77,7 @@ pub(super) struct Driver {
     outbox: Vec<Link>,
     load: Load,
     events: Vec<Event>,
-    started: Instant,
+    pub(super) started: Instant,
     slept_us: u64,
     /// For tests: when the shard stops turning; `u64::MAX`: never.
     stall_us: u64,

@@ -4,11 +4,11 @@ use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 
-use uproar_engine::http::{Rejection, write_rejection};
+use uproar_engine::http::Rejection;
 use uproar_engine::table::Id;
 
 use crate::link::Handover;
-use crate::shard::driver::Driver;
+use crate::shard::driver::{Driver, clocks};
 use crate::shard::sockets::Place;
 
 /// A connection on its way out of the shard.
@@ -30,10 +30,10 @@ impl Driver {
         }
         if let Err(refused) = self.handovers.try_send(Handover { stream, read, peer }) {
             self.shell.handovers_refused += 1;
-            let mut answer = Vec::new();
-            write_rejection(&mut answer, &Rejection::OVERLOADED);
+            let Handover { mut stream, read, .. } = refused.into_inner();
+            let answer = Rejection::OVERLOADED.answer_to(&read, clocks(self.started).wall_ms);
             // An empty socket buffer takes it whole; a peer that is gone does not need it.
-            let _ = refused.into_inner().stream.write_all(&answer);
+            let _ = stream.write_all(&answer);
         }
     }
 }

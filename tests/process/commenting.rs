@@ -91,6 +91,33 @@ fn a_retry_with_the_same_key_is_not_appended_again() {
 }
 
 #[test]
+fn a_guests_retry_is_known_by_the_id_it_was_told() {
+    let node = Node::start(&NO_CAPS);
+    let mut guest = node.join("e", "?name=Ann");
+    let post = json!({ "type": "post", "ref": 7, "key": "k", "text": "once" });
+    guest.command(&post);
+    let you = guest.next();
+    assert_eq!(you["type"], "you", "before the ack, and before the comment");
+    let user = you["user"].as_str().unwrap().to_owned();
+    assert_eq!(you, json!({ "type": "you", "user": user }));
+    let first = guest.next_of("ack");
+    assert_eq!(first["ref"], 7, "a number comes back as that number");
+    guest.command(&json!({ "type": "post", "ref": 8, "text": "another" }));
+    assert_eq!(guest.next_of("ack")["offset"], 2);
+    drop(guest);
+    let mut again = node.join("e", &format!("?user={user}&history=0"));
+    again.command(&post);
+    assert_eq!(again.next_of("ack"), first);
+    let mut stranger = node.join("e", "?history=0");
+    stranger.command(&post);
+    assert_ne!(stranger.next_of("you")["user"], user);
+    assert_eq!(stranger.next_of("ack")["offset"], 3, "a key belongs to its guest");
+    let page = node.get("/v1/events/e/comments").json();
+    let users: Vec<_> = page["comments"].as_array().unwrap().iter().map(|c| &c["user"]).collect();
+    assert_eq!((users.len(), users[0], users[1]), (3, &json!(user), &json!(user)));
+}
+
+#[test]
 fn text_comes_back_as_it_was_written() {
     let node = Node::start(&NO_CAPS);
     let mut viewer = node.join("e", "?user=%C3%A9&name=J%C3%B6rg%20%22J%22");

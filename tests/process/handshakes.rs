@@ -1,6 +1,6 @@
 //! Requests that are not a good upgrade: each gets the status and code of PROTOCOL.md.
 
-use std::io::Write;
+use std::io::{Read, Write};
 
 use crate::node::{Answer, Node};
 
@@ -38,7 +38,7 @@ fn each_bad_request_gets_its_status_and_code() {
             400,
             "bad_request",
         ),
-        ("POST /v1/events/e/live", &good, 400, "bad_request"),
+        ("POST /v1/events/e/live", &good, 405, "method_not_allowed"),
         ("GET /v1/events/a%2Fb/live", &good, 400, "bad_event"),
         (&long_event, &good, 400, "bad_event"),
         ("GET /v1/events/../live", &good, 400, "bad_event"),
@@ -92,6 +92,15 @@ fn a_head_that_does_not_arrive_in_time_is_answered_408() {
     let node = Node::start(&["--handshake-ms-max", "300"]);
     let answer = node.raw(b"GET /v1/events/e/live HTTP/1.1\r\nHo");
     assert_eq!(told(&answer), (408, "timeout".to_owned()));
+    node.wait_metric("uproar_upgrades_refused_total", "\"timeout\"", 1.0);
+}
+
+#[test]
+fn who_has_said_nothing_at_all_is_told_nothing() {
+    let node = Node::start(&["--handshake-ms-max", "300"]);
+    let mut rest = Vec::new();
+    node.connect().read_to_end(&mut rest).unwrap();
+    assert_eq!(rest, b"", "an answer now would be taken for that to a later request");
     node.wait_metric("uproar_upgrades_refused_total", "\"timeout\"", 1.0);
 }
 

@@ -180,7 +180,7 @@ fn mesh_messages_max() {
         "--posts-per-sec-event",
         "0",
     ]);
-    let mut viewers: Vec<_> = (0..4).map(|_| node.join("e", "?history=0")).collect();
+    let mut viewers: Vec<_> = (0..4).map(|_| node.join("e", "?history=0&user=u")).collect();
     assert!(node.metric("uproar_room_replicas", "") >= 1.0);
     // More posts in one read than a link holds, over a connection of each shard.
     let burst = masked_text(r#"{"type":"post","text":"x"}"#).repeat(100);

@@ -67,6 +67,19 @@ fn posts_over_http_are_refused_with_the_codes_of_the_protocol() {
 }
 
 #[test]
+fn a_key_over_http_needs_a_user() {
+    let node = Node::start(&[]);
+    for user in ["", r#","user":null"#, r#","user":"""#, r#","user":"\u200b""#] {
+        let body = format!(r#"{{"text":"x","key":"k"{user}}}"#);
+        let refused = node.post("/v1/events/e/comments", &body);
+        assert_eq!((refused.status, refused.code().as_str()), (400, "key_needs_user"), "{body}");
+    }
+    node.wait_metric("uproar_posts_refused_total", "\"key_needs_user\"", 4.0);
+    let taken = node.post("/v1/events/e/comments", r#"{"text":"x","key":"k","user":"u"}"#);
+    assert_eq!((taken.status, &taken.json()["offset"]), (201, &json!(1)));
+}
+
+#[test]
 fn a_node_tells_its_health_and_explains_its_metrics() {
     let node = Node::start(&[]);
     assert_eq!(node.get("/health").status, 200);

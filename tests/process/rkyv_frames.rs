@@ -42,6 +42,14 @@ struct Refusal {
 }
 
 #[derive(Archive, Serialize, Deserialize, Debug)]
+struct You {
+    user: String,
+    role: Option<String>,
+    can: Vec<String>,
+    expires_ms: Option<u64>,
+}
+
+#[derive(Archive, Serialize, Deserialize, Debug)]
 struct Post {
     reference: Option<String>,
     key: Option<String>,
@@ -122,6 +130,28 @@ fn refusals_and_unknown_versions_speak_binary_too() {
     let mut texter = node.upgrade("e", "", &["uproar.rkyv.v1"], node.connect()).unwrap();
     texter.socket.send(Message::text("{}")).unwrap();
     assert_eq!(texter.closing().map(|(code, _)| code), Some(1003), "text over the binary one");
+}
+
+#[test]
+fn a_guest_is_told_its_id_before_the_first_ack() {
+    let node = Node::start(&[]);
+    let mut guest = node.upgrade("e", "", &["uproar.rkyv.v1"], node.connect()).unwrap();
+    next(&mut guest);
+    post(&mut guest, "");
+    assert_eq!(next(&mut guest).0, 4, "what is refused makes nobody a guest");
+    post(&mut guest, "hello");
+    let (kind, offset, archive) = next(&mut guest);
+    assert_eq!((kind, offset), (7, 0));
+    let you = rkyv::from_bytes::<You, Error>(&archive).unwrap();
+    assert!(you.user.starts_with("guest-") && you.user.len() == 18, "{you:?}");
+    assert!(you.role.is_none() && you.can.is_empty() && you.expires_ms.is_none());
+    let mut kinds = vec![next(&mut guest), next(&mut guest)];
+    kinds.sort_by_key(|(kind, ..)| *kind);
+    let comment = rkyv::from_bytes::<Comment, Error>(&kinds[0].2).unwrap();
+    assert_eq!((kinds[0].0, kinds[1].0, &comment.user), (1, 3, &you.user));
+    post(&mut guest, "again");
+    let again = [next(&mut guest).0, next(&mut guest).0];
+    assert!(!again.contains(&7), "told once: {again:?}");
 }
 
 #[test]

@@ -30,17 +30,6 @@ const fn gauge(name: &'static str, help: &'static str, read: fn(&Report) -> u64)
     Row { name, kind: Kind::Gauge, help, read: Read::Count(read) }
 }
 
-/// The order of [`uproar_engine::report::Counters::posts_refused`].
-const POST_REFUSALS: [PostRefusal; 7] = [
-    PostRefusal::BadCommand,
-    PostRefusal::BadText,
-    PostRefusal::TooLong,
-    PostRefusal::Empty,
-    PostRefusal::RateLimited,
-    PostRefusal::Overloaded,
-    PostRefusal::Draining,
-];
-
 fn refusals(report: &Report) -> Vec<(&'static str, u64)> {
     Refusal::ALL.map(|r| (r.label(), report.counters.refusals[r as usize])).to_vec()
 }
@@ -50,7 +39,7 @@ fn closes(report: &Report) -> Vec<(&'static str, u64)> {
 }
 
 fn posts_refused(report: &Report) -> Vec<(&'static str, u64)> {
-    POST_REFUSALS.map(|r| (r.code(), report.counters.posts_refused[r as usize])).to_vec()
+    PostRefusal::ALL.map(|r| (r.code(), report.counters.posts_refused[r as usize])).to_vec()
 }
 
 static ROWS: &[Row] = &[

@@ -17,7 +17,7 @@ use rkyv::with::{AsOwned, Map};
 use rkyv::{Archive, Serialize};
 use tungstenite::protocol::frame::FrameHeader;
 
-use super::{Codec, CommandFault, Comment, Notice, Post, post, write_framed};
+use super::{Codec, CommandFault, Comment, Notice, Post, Reference, post, write_framed};
 use crate::ids::CommentId;
 use crate::ws::writer;
 
@@ -35,6 +35,7 @@ enum Kind {
     Error = 4,
     Gap = 5,
     Drain = 6,
+    You = 7,
     Post = 16,
 }
 
@@ -91,6 +92,17 @@ struct GapRecord {
 #[derive(Archive, Serialize)]
 struct DrainRecord {
     delay_ms: u32,
+}
+
+#[derive(Archive, Serialize)]
+struct YouRecord<'a> {
+    #[rkyv(with = AsOwned)]
+    user: Cow<'a, str>,
+    #[rkyv(with = Map<AsOwned>)]
+    role: Option<Cow<'a, str>>,
+    #[rkyv(with = Map<AsOwned>)]
+    can: Vec<Cow<'a, str>>,
+    expires_ms: Option<u64>,
 }
 
 #[derive(Archive)]
@@ -165,13 +177,19 @@ pub(super) fn write_notice(notice: &Notice<'_>, out: &mut Vec<u8>) {
             };
             write_record(Kind::Welcome, 0, &record, out);
         }
+        Notice::You { user } => {
+            let record = YouRecord { user: user.into(), role: None, can: vec![], expires_ms: None };
+            // A list needs more than a buffer to be archived into.
+            let archive = rkyv::to_bytes::<Panic>(&record).expect("memory takes every byte");
+            write_enveloped(Kind::You, 0, out, |out| out.extend_from_slice(&archive));
+        }
         Notice::Ack { reference, id, offset } => {
-            let record = AckRecord { reference: reference.map(Cow::from), id: id.0 };
+            let record = AckRecord { reference: echoed(reference), id: id.0 };
             write_record(Kind::Ack, offset, &record, out);
         }
         Notice::Error { reference, refusal } => {
             let record = ErrorRecord {
-                reference: reference.map(Cow::from),
+                reference: echoed(reference),
                 code: refusal.code().into(),
                 message: refusal.message().into(),
             };
@@ -199,8 +217,13 @@ pub(super) fn read_command(payload: &[u8]) -> Result<Post, CommandFault> {
     }
     let record = rkyv::access::<ArchivedPostRecord, Failure>(archive)
         .map_err(|_| CommandFault::nameless())?;
-    let label = |label: Option<&str>| label.map(Box::from);
-    post(label(record.reference.as_deref()), label(record.key.as_deref()), Box::from(&*record.text))
+    let reference = record.reference.as_deref().map(|text| Reference::Text(text.into()));
+    post(reference, record.key.as_deref().map(Box::from), Box::from(&*record.text))
+}
+
+/// A client of this form has sent no number; a `ref` is text.
+fn echoed(reference: Option<&Reference>) -> Option<Cow<'_, str>> {
+    reference.map(|reference| reference.as_str().into())
 }
 
 /// Appends a whole WebSocket frame with one record in it.
@@ -208,10 +231,15 @@ fn write_record<R>(kind: Kind, offset: u64, record: &R, out: &mut Vec<u8>)
 where
     R: Serialize<Strategy<Vec<u8>, Panic>>,
 {
+    write_enveloped(kind, offset, out, |out| archive(record, out));
+}
+
+/// Appends a whole WebSocket frame whose archive `write` appends.
+fn write_enveloped(kind: Kind, offset: u64, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     write_framed(Codec::Binary, out, |out| {
         let start = out.len();
         out.extend_from_slice(&[0; ENVELOPE_BYTES]);
-        archive(record, out);
+        write(out);
         let archive_len = out.len() - start - ENVELOPE_BYTES;
         out[start..start + ENVELOPE_BYTES].copy_from_slice(&envelope(kind, archive_len, offset));
     });

@@ -8,6 +8,7 @@
 
 mod binary;
 mod json;
+mod text;
 
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 
@@ -18,6 +19,7 @@ use crate::ws::writer;
 
 pub use binary::{archive_of_frame, read_archive, write_archive, write_binary_frame};
 pub use json::{write_json_comment, write_json_frame};
+pub use text::{check_key, clean_label, clean_text};
 
 /// How a room's frames are encoded for a class of subscribers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -96,10 +98,15 @@ pub enum Notice<'a> {
         /// Connections watching the event on this node.
         viewers: u32,
     },
+    /// The node has made a user id for whoever posts over this connection.
+    You {
+        /// The id.
+        user: &'a str,
+    },
     /// A post is in the log.
     Ack {
         /// The post's `ref`.
-        reference: Option<&'a str>,
+        reference: Option<&'a Reference>,
         /// The comment's id.
         id: CommentId,
         /// The comment's offset.
@@ -108,7 +115,7 @@ pub enum Notice<'a> {
     /// A command was refused.
     Error {
         /// The command's `ref`.
-        reference: Option<&'a str>,
+        reference: Option<&'a Reference>,
         /// Why.
         refusal: PostRefusal,
     },
@@ -126,14 +133,39 @@ pub enum Notice<'a> {
     },
 }
 
+/// What a client calls a command, echoed in the answer; at most `LABEL_BYTES_MAX` bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reference {
+    /// A string.
+    Text(Box<str>),
+    /// A number of JSON, as it was written: it may have more digits than any type of ours. The
+    /// binary form has no such thing, and a connection is answered in the form it spoke.
+    Number(Box<str>),
+}
+
+impl Reference {
+    /// Its characters, whichever it is.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Text(text) | Self::Number(text) => text,
+        }
+    }
+
+    /// None when it is too long to be echoed.
+    fn within_limit(self) -> Option<Self> {
+        (self.as_str().len() <= LABEL_BYTES_MAX).then_some(self)
+    }
+}
+
 /// A post as a client wrote it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Post {
-    /// Echoed in the answer; at most `LABEL_BYTES_MAX` bytes.
-    pub reference: Option<Box<str>>,
-    /// Makes a retry safe; a label by [`check_label`].
+    /// Echoed in the answer.
+    pub reference: Option<Reference>,
+    /// Makes a retry safe; sound by [`check_key`].
     pub key: Option<Box<str>>,
-    /// What was written, not checked yet: see [`check_text`].
+    /// What was written, not checked yet: see [`clean_text`].
     pub text: Box<str>,
 }
 
@@ -143,7 +175,7 @@ pub enum CommandFault {
     /// Answered with an `error` frame; the connection stays.
     Refused {
         /// The command's `ref`, where it could be read.
-        reference: Option<Box<str>>,
+        reference: Option<Reference>,
         /// Why.
         refusal: PostRefusal,
     },
@@ -177,43 +209,19 @@ pub fn read_command(codec: Codec, payload: &[u8]) -> Result<Post, CommandFault> 
     }
 }
 
-/// Checks the text of a comment of at most `comment_bytes_max` bytes.
-///
-/// # Errors
-/// `TooLong`, `Empty` (also when all of it is white space) or `BadText` (control characters
-/// other than line feed and tab).
-pub fn check_text(text: &str, comment_bytes_max: u32) -> Result<(), PostRefusal> {
-    if text.len() > comment_bytes_max as usize {
-        Err(PostRefusal::TooLong)
-    } else if text.trim().is_empty() {
-        Err(PostRefusal::Empty)
-    } else if text.chars().any(|c| c.is_control() && c != '\n' && c != '\t') {
-        Err(PostRefusal::BadText)
-    } else {
-        Ok(())
-    }
-}
-
-/// Checks a user id, a name or a key: 1 to `LABEL_BYTES_MAX` bytes, no control characters.
-///
-/// # Errors
-/// `BadText`.
-pub fn check_label(label: &str) -> Result<(), PostRefusal> {
-    let fits = (1..=LABEL_BYTES_MAX).contains(&label.len());
-    if fits && !label.chars().any(char::is_control) { Ok(()) } else { Err(PostRefusal::BadText) }
-}
-
 /// Puts a post together; a label over its limit is refused, and only a sound `ref` is echoed.
 fn post(
-    reference: Option<Box<str>>,
+    reference: Option<Reference>,
     key: Option<Box<str>>,
     text: Box<str>,
 ) -> Result<Post, CommandFault> {
     let refused = |reference| CommandFault::Refused { reference, refusal: PostRefusal::BadText };
-    if reference.as_ref().is_some_and(|reference| reference.len() > LABEL_BYTES_MAX) {
+    let is_named = reference.is_some();
+    let reference = reference.and_then(Reference::within_limit);
+    if is_named && reference.is_none() {
         return Err(refused(None));
     }
-    if key.as_ref().is_some_and(|key| check_label(key).is_err()) {
+    if key.as_ref().is_some_and(|key| check_key(key).is_err()) {
         return Err(refused(reference));
     }
     Ok(Post { reference, key, text })

@@ -17,15 +17,12 @@ impl Engine {
     /// Does what the control plane asks and answers at once.
     pub fn control(&mut self, now: Now, request: Request) -> Reply {
         match request {
-            Request::Post { event, user, name, text, key } => {
-                let user = user.unwrap_or_else(|| guest_id(self.random.bits()));
-                let draft =
-                    Draft { user: &user, name: name.as_deref(), text: &text, key: key.as_deref() };
-                self.post_over_http(now, &event, &draft).unwrap_or_else(|refusal| {
+            Request::Post { event, user, name, text, key } => self
+                .post_over_http(now, &event, (user, name), text, key.as_deref())
+                .unwrap_or_else(|refusal| {
                     self.counters.posts_refused[refusal as usize] += 1;
                     Reply::Refused(refusal)
-                })
-            }
+                }),
             Request::Comments { event, limit, before } => self.comments(&event, limit, before),
             Request::Event { event } => self.event(&event),
             Request::Report => Reply::Report(Box::new(self.report())),
@@ -60,17 +57,25 @@ impl Engine {
         &mut self,
         now: Now,
         event: &EventId,
-        draft: &Draft<'_>,
+        (user, name): (Option<Box<str>>, Option<Box<str>>),
+        text: Box<str>,
+        key: Option<&str>,
     ) -> Result<Reply, PostRefusal> {
-        codec::check_text(draft.text, self.limits.comment_bytes_max)?;
-        for label in [Some(draft.user), draft.name, draft.key].into_iter().flatten() {
-            codec::check_label(label)?;
+        let text = codec::clean_text(text, self.limits.comment_bytes_max)?;
+        let label = |label: Option<Box<str>>| label.map_or(Ok(None), codec::clean_label);
+        let (user, name) = (label(user)?, label(name)?);
+        if let Some(key) = key {
+            codec::check_key(key)?;
+            // The next request of a guest would be another guest's.
+            user.as_ref().ok_or(PostRefusal::KeyNeedsUser)?;
         }
         if self.drain.is_some() {
             return Err(PostRefusal::Draining);
         }
         let room_id = self.home_room(now, event).ok_or(PostRefusal::Overloaded)?;
-        let (id, offset) = self.append(now, room_id, draft)?;
+        let user = user.unwrap_or_else(|| guest_id(self.random.bits()));
+        let draft = Draft { user: &user, name: name.as_deref(), text: &text, key };
+        let (id, offset) = self.append(now, room_id, &draft)?;
         let mut position = self.rooms.table.at(room_id.index).head();
         position.offset = offset;
         Ok(Reply::Posted { id, position })

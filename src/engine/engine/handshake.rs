@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::{Engine, Output};
 use crate::connection::{Connection, Handshake, Phase};
-use crate::http::{self, Head, Rejection};
+use crate::http::{self, Content, Head, Rejection};
 use crate::mesh::Join;
 use crate::table::Id;
 use crate::time::{Now, ticks};
@@ -68,7 +68,10 @@ impl Engine {
                 self.connections.remove(id);
                 self.outputs.push_back(Output::Handover { id, read, peer });
             }
-            Head::Refused(rejection) => self.refuse(now, id, &rejection),
+            Head::Refused(rejection) => {
+                let content = Content::for_request(whole);
+                self.answer_request(now, id, &rejection, content);
+            }
             Head::Upgrade(upgrade) => {
                 let early = whole[upgrade.head_len..].to_vec();
                 let peer = handshake.peer;
@@ -98,12 +101,29 @@ impl Engine {
             .take(SHED_MAX)
             .collect();
         for id in late {
-            self.refuse(now, id, &Rejection::OVERLOADED);
+            self.give_up_request(now, id, &Rejection::OVERLOADED);
         }
+    }
+
+    /// Ends a request that has not arrived whole. Who has said nothing at all has not asked
+    /// either: browsers connect in advance, and would take the answer for that to a later request.
+    pub(super) fn give_up_request(&mut self, now: Now, id: Id, rejection: &Rejection) {
+        let Some(connection) = self.connections.get(id) else { return };
+        let Phase::Handshake(handshake) = &connection.phase else { return };
+        if handshake.bytes.is_empty() {
+            self.counters.refusals[rejection.refusal() as usize] += 1;
+            return self.remove(id, false);
+        }
+        let content = Content::for_request(&handshake.bytes);
+        self.answer_request(now, id, rejection, content);
     }
 
     /// Answers a request with a status and closes the connection once that is out.
     pub(super) fn refuse(&mut self, now: Now, id: Id, rejection: &Rejection) {
+        self.answer_request(now, id, rejection, Content::Sent);
+    }
+
+    fn answer_request(&mut self, now: Now, id: Id, rejection: &Rejection, content: Content) {
         self.counters.refusals[rejection.refusal() as usize] += 1;
         let Some(connection) = self.connections.get_mut(id) else { return };
         self.handshakes -= 1;
@@ -112,7 +132,10 @@ impl Engine {
         }
         connection.phase = Phase::Closing { is_final: true };
         connection.phase_tick = now.tick();
-        self.push_private(now, id, |out| http::write_rejection(out, rejection));
+        let wall_ms = now.wall_ms;
+        self.push_private(now, id, |out| {
+            http::write_rejection(out, rejection, wall_ms, content);
+        });
         self.arm(now, id);
     }
 }

@@ -16,7 +16,7 @@ impl Engine {
             MeshMessage::Post(post) => self.remote_post(now, from, *post),
             MeshMessage::Answer(answer) => {
                 let Answer { connection, reference, result } = *answer;
-                self.answer_post(now, connection, reference.as_deref(), result);
+                self.answer_post(now, connection, reference.as_ref(), result);
             }
             MeshMessage::Appended { room, viewers } => {
                 let Some(id) = self.rooms.find_replica(from, room) else { return };

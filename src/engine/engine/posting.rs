@@ -1,7 +1,7 @@
 //! Comments on their way into a room's log.
 
 use super::Engine;
-use crate::codec::{self, Codec, Comment, Notice, Post};
+use crate::codec::{self, Codec, Comment, Notice, Post, Reference};
 use crate::connection::{Author, Phase};
 use crate::control::PostRefusal;
 use crate::fanout::FeedKey;
@@ -24,41 +24,51 @@ pub(super) struct Draft<'a> {
 impl Engine {
     /// A post over a connection of this shard.
     pub(super) fn post(&mut self, now: Now, id: Id, post: Post) {
-        let reference = post.reference.clone();
-        if let Err(refusal) = codec::check_text(&post.text, self.limits.comment_bytes_max) {
-            return self.refuse_post(now, id, reference.as_deref(), refusal);
-        }
+        let Post { reference, key, text } = post;
+        let text = match codec::clean_text(text, self.limits.comment_bytes_max) {
+            Ok(text) => text,
+            Err(refusal) => return self.refuse_post(now, id, reference.as_ref(), refusal),
+        };
         if self.drain.is_some() {
-            return self.refuse_post(now, id, reference.as_deref(), PostRefusal::Draining);
+            return self.refuse_post(now, id, reference.as_ref(), PostRefusal::Draining);
         }
-        let connection = self.connections.at(id.index);
+        self.name_guest(now, id);
+        // Telling a guest the own id may have been one answer too many.
+        let Some(connection) = self.connections.get(id) else { return };
         let Phase::Live { room: room_id, .. } = connection.phase else { return };
-        let guest = |random: &mut crate::random::Random| guest_id(random.bits());
-        let author = connection
-            .author
-            .get_or_insert_with(|| Box::new(Author { user: guest(&mut self.random), name: None }));
-        if author.user.is_empty() {
-            author.user = guest(&mut self.random);
-        }
+        let author = connection.author.as_ref().expect("who posts has an id");
         let (user, name) = (author.user.clone(), author.name.clone());
         let room = self.rooms.table.get(room_id).expect("a member's room exists");
         if let Role::Replica(replica) = &room.role {
             let (to, room) = (replica.home as usize, replica.room);
             if !self.outboxes[to].has_room() {
-                return self.refuse_post(now, id, reference.as_deref(), PostRefusal::Overloaded);
+                return self.refuse_post(now, id, reference.as_ref(), PostRefusal::Overloaded);
             }
+            let post = Post { reference, key, text };
             let remote = RemotePost { room, connection: id, user, name, post };
             self.outboxes[to].push(MeshMessage::Post(Box::new(remote)));
             return;
         }
-        let draft = Draft {
-            user: &user,
-            name: name.as_deref(),
-            text: &post.text,
-            key: post.key.as_deref(),
-        };
+        let draft = Draft { user: &user, name: name.as_deref(), text: &text, key: key.as_deref() };
         let result = self.append(now, room_id, &draft);
-        self.answer_post(now, id, reference.as_deref(), result);
+        self.answer_post(now, id, reference.as_ref(), result);
+    }
+
+    /// Makes an id for whoever posts for the first time and gave none, and tells it before any
+    /// ack: a retry over another connection is known by it.
+    fn name_guest(&mut self, now: Now, id: Id) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let author = connection
+            .author
+            .get_or_insert_with(|| Box::new(Author { user: Box::default(), name: None }));
+        if !author.user.is_empty() {
+            return;
+        }
+        author.user = guest_id(self.random.bits());
+        let user = author.user.clone();
+        let codec = connection.codec;
+        let you = Notice::You { user: &user };
+        self.push_private(now, id, |out| codec::write_notice(codec, &you, out));
     }
 
     /// Tells the author what became of a post.
@@ -66,7 +76,7 @@ impl Engine {
         &mut self,
         now: Now,
         id: Id,
-        reference: Option<&str>,
+        reference: Option<&Reference>,
         result: Result<(CommentId, u64), PostRefusal>,
     ) {
         let (comment_id, offset) = match result {

@@ -1,7 +1,7 @@
 //! What a live connection says: messages, pings, closes, and everything that is against the rules.
 
 use super::Engine;
-use crate::codec::{self, Codec, CommandFault, Notice};
+use crate::codec::{self, Codec, CommandFault, Notice, Reference};
 use crate::connection::Phase;
 use crate::control::PostRefusal;
 use crate::report::CloseCause;
@@ -85,11 +85,11 @@ impl Engine {
         match codec::read_command(codec, payload) {
             Ok(post) if is_within_rate => self.post(now, id, post),
             Ok(post) => {
-                self.refuse_post(now, id, post.reference.as_deref(), PostRefusal::RateLimited);
+                self.refuse_post(now, id, post.reference.as_ref(), PostRefusal::RateLimited);
             }
             Err(CommandFault::Refused { reference, refusal }) => {
                 let refusal = if is_within_rate { refusal } else { PostRefusal::RateLimited };
-                self.refuse_post(now, id, reference.as_deref(), refusal);
+                self.refuse_post(now, id, reference.as_ref(), refusal);
             }
             Err(CommandFault::UnknownVersion) => {
                 self.peer_fault(now, id, CLOSE_UNSUPPORTED, "unknown format version");
@@ -102,7 +102,7 @@ impl Engine {
         &mut self,
         now: Now,
         id: Id,
-        reference: Option<&str>,
+        reference: Option<&Reference>,
         refusal: PostRefusal,
     ) {
         self.counters.posts_refused[refusal as usize] += 1;

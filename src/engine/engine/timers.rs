@@ -139,7 +139,7 @@ impl Engine {
         }
         let Some(connection) = self.connections.get(id) else { return };
         match connection.phase {
-            Phase::Handshake(_) => self.refuse(now, id, &Rejection::TIMEOUT),
+            Phase::Handshake(_) => self.give_up_request(now, id, &Rejection::TIMEOUT),
             Phase::Leaving(_) => {}
             Phase::Arriving { .. } | Phase::Closing { .. } => self.remove(id, false),
             Phase::Live { .. } | Phase::Echo => {

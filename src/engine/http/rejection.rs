@@ -1,5 +1,6 @@
 //! Refusals before the upgrade: each a status, a code of PROTOCOL.md and a sentence.
 
+use super::HttpDate;
 use crate::report::Refusal;
 
 /// A request that is answered and closed.
@@ -18,7 +19,7 @@ pub struct Rejection {
 impl Rejection {
     /// The head is not a request we understand.
     pub const BAD_REQUEST: Self =
-        Self::new(400, "bad_request", "not an HTTP/1.1 WebSocket upgrade by RFC 6455");
+        Self::new(400, "bad_request", "not a request by RFC 9112, or not an upgrade by RFC 6455");
     /// The path names no possible event.
     pub const BAD_EVENT: Self =
         Self::new(400, "bad_event", "an event id is 1 to 128 of A-Z a-z 0-9 . _ ~ : -");
@@ -28,8 +29,6 @@ impl Rejection {
     /// Only unknown subprotocols are offered.
     pub const BAD_SUBPROTOCOL: Self =
         Self::new(400, "bad_subprotocol", "offer uproar.json.v1, uproar.rkyv.v1 or none");
-    /// An upgrade of another path than the live one.
-    pub const NOT_FOUND: Self = Self::new(404, "not_found", "no such path");
     /// The live path without an upgrade we can do.
     pub const UPGRADE_REQUIRED: Self =
         Self::new(426, "upgrade_required", "this path is a WebSocket of version 13");
@@ -54,13 +53,16 @@ impl Rejection {
         Self::new(503, "overloaded", "the node is overloaded; try again in a few seconds")
             .retry_after(5);
 
-    /// Every rejection, in the order of PROTOCOL.md's table.
-    pub const ALL: [Self; 13] = [
+    /// All places for plain HTTP are taken.
+    pub const HTTP_FULL: Self =
+        Self::new(503, "overloaded", "too many HTTP requests at once; try again").retry_after(2);
+
+    /// Every rejection by a shard, in the order of PROTOCOL.md's table.
+    pub const ALL: [Self; 12] = [
         Self::BAD_REQUEST,
         Self::BAD_EVENT,
         Self::BAD_QUERY,
         Self::BAD_SUBPROTOCOL,
-        Self::NOT_FOUND,
         Self::UPGRADE_REQUIRED,
         Self::TIMEOUT,
         Self::TOO_LARGE,
@@ -79,6 +81,14 @@ impl Rejection {
         Self { retry_after_s: Some(seconds), ..self }
     }
 
+    /// The whole answer to a request that begins so, of this time.
+    #[must_use]
+    pub fn answer_to(&self, request: &[u8], wall_ms: u64) -> Vec<u8> {
+        let mut answer = Vec::new();
+        write_rejection(&mut answer, self, wall_ms, Content::for_request(request));
+        answer
+    }
+
     /// What it is counted as.
     #[must_use]
     pub fn refusal(&self) -> Refusal {
@@ -90,7 +100,6 @@ impl Rejection {
     fn phrase(&self) -> &'static str {
         match self.status {
             400 => "Bad Request",
-            404 => "Not Found",
             408 => "Request Timeout",
             426 => "Upgrade Required",
             429 => "Too Many Requests",
@@ -100,13 +109,31 @@ impl Rejection {
     }
 }
 
-/// Appends the whole response; the connection closes after it.
-pub fn write_rejection(out: &mut Vec<u8>, rejection: &Rejection) {
+/// Whether a peer is sent the content of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// As usual.
+    Sent,
+    /// Only announced, to a HEAD request (RFC 9110 §9.3.2).
+    Announced,
+}
+
+impl Content {
+    /// What the answer to a request that begins so has.
+    #[must_use]
+    pub fn for_request(request: &[u8]) -> Self {
+        if request.starts_with(b"HEAD ") { Self::Announced } else { Self::Sent }
+    }
+}
+
+/// Appends the whole response, of this time; the connection closes after it.
+pub fn write_rejection(out: &mut Vec<u8>, rejection: &Rejection, wall_ms: u64, content: Content) {
     let Rejection { status, code, message, retry_after_s } = rejection;
     let body = format!(r#"{{"code":"{code}","message":"{message}"}}"#);
     let mut head = format!(
-        "HTTP/1.1 {status} {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n",
+        "HTTP/1.1 {status} {}\r\nDate: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n",
         rejection.phrase(),
+        HttpDate { wall_ms },
         body.len(),
     );
     if let Some(seconds) = retry_after_s {
@@ -118,5 +145,7 @@ pub fn write_rejection(out: &mut Vec<u8>, rejection: &Rejection) {
     };
     out.extend_from_slice(head.as_bytes());
     out.extend_from_slice(b"\r\n");
-    out.extend_from_slice(body.as_bytes());
+    if content == Content::Sent {
+        out.extend_from_slice(body.as_bytes());
+    }
 }

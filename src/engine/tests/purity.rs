@@ -46,10 +46,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
 ];
 /// Of `use std::io;`, what may follow `io::` in the rest of the file.
 const ALLOWED_OF_IO: &[&str] = &["Result", "Error", "ErrorKind", "Cursor"];
-/// What the crate may be built on: parsers, encoders and a hash map, none of which does I/O.
+/// What the crate may be built on: parsers, encoders, tables and a hash map, none of which does I/O.
 const DEPENDENCIES: &[&str] = &[
     "hashbrown",
     "httparse",
+    "icu_properties",
     "rkyv",
     "serde",
     "serde_json",

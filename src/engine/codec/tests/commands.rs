@@ -3,11 +3,11 @@
 use super::*;
 
 fn refused(reference: Option<&str>, refusal: PostRefusal) -> Result<Post, CommandFault> {
-    Err(CommandFault::Refused { reference: reference.map(Box::from), refusal })
+    Err(CommandFault::Refused { reference: reference.map(named), refusal })
 }
 
 fn posted(reference: Option<&str>, key: Option<&str>, text: &str) -> Result<Post, CommandFault> {
-    Ok(Post { reference: reference.map(Box::from), key: key.map(Box::from), text: text.into() })
+    Ok(Post { reference: reference.map(named), key: key.map(Box::from), text: text.into() })
 }
 
 #[test]
@@ -26,8 +26,25 @@ fn json_commands() {
         (r#"{"type":"wave","ref":"7"}"#, bad(Some("7"))),
         (r#"{"type":"post","ref":"7"}"#, bad(Some("7"))),
         (r#"{"type":"post","ref":"7","text":null}"#, bad(Some("7"))),
-        (r#"{"ref":"7","text":"x"}"#, bad(None)),
-        (r#"{"type":"post","ref":7,"text":"x"}"#, bad(None)),
+        (r#"{"ref":"7","text":"x"}"#, bad(Some("7"))),
+        (r#"{"type":"post","ref":true,"text":"x"}"#, bad(None)),
+        (r#"{"type":"post","ref":["7"],"text":"x"}"#, bad(None)),
+        (r#"{"type":"post","ref":"7","text":5}"#, bad(Some("7"))),
+        (r#"{"type":"post","ref":"7","text":"x","key":5}"#, bad(Some("7"))),
+        (r#"{"type":7,"ref":"7","text":"x"}"#, bad(Some("7"))),
+        // Half a surrogate pair is no character, and a `ref` with one cannot be echoed.
+        (r#"{"type":"post","ref":"7","text":"a\ud83d"}"#, refused(Some("7"), PostRefusal::BadText)),
+        (
+            r#"{"type":"post","ref":"7","text":"\udc00\ud83d"}"#,
+            refused(Some("7"), PostRefusal::BadText),
+        ),
+        (
+            r#"{"type":"post","ref":"7","key":"\ud83d","text":"x"}"#,
+            refused(Some("7"), PostRefusal::BadText),
+        ),
+        (r#"{"type":"\ud83d","ref":"7","text":"x"}"#, bad(Some("7"))),
+        (r#"{"type":"post","ref":"\ud83d","text":"x"}"#, bad(None)),
+        (r#"{"type":"post","text":"\ud83d\ude00"}"#, posted(None, None, "😀")),
         (r#"{"type":"post","text":"x""#, bad(None)),
         (r#"{"type":"post","text":"x"}{}"#, bad(None)),
         (r#"{"type":"post","text":"x","text":"y"}"#, bad(None)),
@@ -50,6 +67,31 @@ fn json_commands() {
         ),
     ] {
         assert_eq!(read_command(Codec::Json, command.as_bytes()), expected, "{command}");
+    }
+}
+
+/// The number is the client's: its digits come back, whatever they are.
+#[test]
+fn a_ref_may_be_a_number_and_comes_back_as_it_was_written() {
+    for digits in ["7", "-0", "1.50", "1e400", "12345678901234567890123", &"9".repeat(64)] {
+        let number = Reference::Number(digits.into());
+        let command = format!(r#"{{"type":"post","ref": {digits} ,"text":"x"}}"#);
+        let read = read_command(Codec::Json, command.as_bytes());
+        let post = Post { reference: Some(number.clone()), key: None, text: "x".into() };
+        assert_eq!(read, Ok(post), "{digits}");
+        let mut frame = Vec::new();
+        let notice = Notice::Error { reference: Some(&number), refusal: PostRefusal::Empty };
+        write_notice(Codec::Json, &notice, &mut frame);
+        let text = String::from_utf8_lossy(&frame).into_owned();
+        assert!(text.contains(&format!(r#","ref":{digits},"#)), "{text}");
+    }
+    let long = format!(r#"{{"type":"post","ref":{},"text":"x"}}"#, "9".repeat(65));
+    let read = read_command(Codec::Json, long.as_bytes());
+    assert_eq!(read, refused(None, PostRefusal::BadText));
+    for no_number in ["01", "+1", "1.", ".5", "0x7", "NaN", "- 1"] {
+        let command = format!(r#"{{"type":"post","ref":{no_number},"text":"x"}}"#);
+        let read = read_command(Codec::Json, command.as_bytes());
+        assert_eq!(read, refused(None, PostRefusal::BadCommand), "{no_number}");
     }
 }
 

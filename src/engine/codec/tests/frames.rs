@@ -84,7 +84,11 @@ fn json_frames_are_those_of_the_protocol() {
         r#"{"type":"welcome","event":"e","node":"n1","position":"5f3a-1154","head":1204,"recovered":true,"viewers":812}"#
     );
     assert_eq!(
-        notice(&Notice::Ack { reference: Some("7"), id: ID, offset: 1301 }),
+        notice(&Notice::You { user: "guest-0123456789ab" }),
+        r#"{"type":"you","user":"guest-0123456789ab"}"#
+    );
+    assert_eq!(
+        notice(&Notice::Ack { reference: Some(&named("7")), id: ID, offset: 1301 }),
         r#"{"type":"ack","ref":"7","id":"01976543-2100-7567-aaf3-7bc048c0d234","offset":1301}"#
     );
     assert_eq!(
@@ -92,12 +96,12 @@ fn json_frames_are_those_of_the_protocol() {
         r#"{"type":"ack","id":"01976543-2100-7567-aaf3-7bc048c0d234","offset":1}"#
     );
     assert_eq!(
-        notice(&Notice::Error { reference: Some("7"), refusal: PostRefusal::TooLong }),
+        notice(&Notice::Error { reference: Some(&named("7")), refusal: PostRefusal::TooLong }),
         r#"{"type":"error","ref":"7","code":"too_long","message":"the text is longer than this node takes"}"#
     );
     assert_eq!(
         notice(&Notice::Error { reference: None, refusal: PostRefusal::Empty }),
-        r#"{"type":"error","code":"empty","message":"the text is empty"}"#
+        r#"{"type":"error","code":"empty","message":"the text has nothing that anybody can see"}"#
     );
     assert_eq!(
         notice(&Notice::Gap { from: 1206, to: 1300 }),
@@ -175,18 +179,30 @@ fn binary_notices_are_the_records_of_the_protocol() {
     );
 
     for reference in [None, Some("7"), Some("a reference that is not inline")] {
-        let frame = notice(&Notice::Ack { reference, id: ID, offset: 1301 });
+        let echoed = reference.map(named);
+        let frame = notice(&Notice::Ack { reference: echoed.as_ref(), id: ID, offset: 1301 });
         let (kind, offset, archive) = binary(&frame);
         assert_eq!((kind, offset), (3, 1301));
         assert_eq!(record!(Ack, archive), client::Ack { reference: owned(reference), id: ID.0 });
 
-        let frame = notice(&Notice::Error { reference, refusal: PostRefusal::RateLimited });
+        let refusal = PostRefusal::RateLimited;
+        let frame = notice(&Notice::Error { reference: echoed.as_ref(), refusal });
         let (kind, offset, archive) = binary(&frame);
         assert_eq!((kind, offset), (4, 0));
         let (code, message) = ("rate_limited".into(), "too many posts; wait a second".into());
         assert_eq!(
             record!(Refusal, archive),
             client::Refusal { reference: owned(reference), code, message }
+        );
+    }
+
+    for user in ["u1", "guest-0123456789ab"] {
+        let frame = notice(&Notice::You { user });
+        let (kind, offset, archive) = binary(&frame);
+        assert_eq!((kind, offset), (7, 0));
+        assert_eq!(
+            record!(You, archive),
+            client::You { user: user.into(), role: None, can: Vec::new(), expires_ms: None }
         );
     }
 

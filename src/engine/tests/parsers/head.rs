@@ -5,15 +5,28 @@ use std::io::{self, Cursor, Read, Write};
 
 use httparse::{EMPTY_HEADER, Response, Status};
 use tungstenite::http::Uri;
-use uproar_engine::codec::check_label;
-use uproar_engine::http::{Head, Upgrade, read_head, write_rejection, write_switching};
+use uproar_engine::codec::clean_label;
+use uproar_engine::http::{
+    Content, Head, Upgrade, read_head, split_target, write_rejection, write_switching,
+};
 use uproar_engine::limits::Limits;
 
 use super::{Dice, for_seeds};
 
 fn sound_head(dice: &mut Dice) -> Vec<u8> {
-    let query = dice.pick(&["", "?", "?since=5f3a-12&history=9", "?user=u%31&name=Ann+B%C3%A9"]);
-    let path = dice.pick(&["/v1/events/e.1/live", "/v1/events/e.1/live", "/health"]);
+    let query = dice.pick(&[
+        "",
+        "?",
+        "?since=5f3a-12&history=9",
+        "?user=u%31&name=Ann+B%C3%A9",
+        "?name=%E2%80%AEa%E2%81%A7b%E2%80%AC",
+    ]);
+    let path = dice.pick(&[
+        "/v1/events/e.1/live",
+        "/v1/events/e.1/live",
+        "ws://a:1/v1/events/e.1/live",
+        "/health",
+    ]);
     let mut lines = vec![
         "Host: localhost",
         dice.pick(&["Upgrade: websocket", "upgrade: WebSocket"]),
@@ -24,6 +37,15 @@ fn sound_head(dice: &mut Dice) -> Vec<u8> {
     if dice.roll(2) == 0 {
         let offers = ["Sec-WebSocket-Protocol: uproar.rkyv.v1", "Sec-WebSocket-Protocol: a, b"];
         lines.insert(dice.roll(5), dice.pick(&offers));
+    }
+    if dice.roll(4) == 0 {
+        let more = [
+            "Host: localhost",
+            "Content-Length: 0",
+            "Content-Length: 4",
+            "Transfer-Encoding: chunked",
+        ];
+        lines.insert(dice.roll(lines.len()), dice.pick(&more));
     }
     if dice.roll(6) == 0 {
         lines.remove(dice.roll(lines.len()));
@@ -41,11 +63,29 @@ fn seen(head: &Head) -> String {
     format!("{head:?}")
 }
 
+/// How many lines of a head have this name.
+fn lines_named(head: &[u8], name: &str) -> usize {
+    let head = String::from_utf8_lossy(head).to_ascii_lowercase();
+    head.lines().filter(|line| line.split_once(':').is_some_and(|(have, _)| have == name)).count()
+}
+
+/// What holds of every head that is served, here or by the control plane.
+fn check_served(head: &[u8]) {
+    let is_1_1 = String::from_utf8_lossy(head).lines().any(|line| line.ends_with("HTTP/1.1"));
+    let hosts = lines_named(head, "host");
+    assert!(hosts == 1 || hosts == 0 && !is_1_1, "{}", head.escape_ascii());
+}
+
 fn check_upgrade(upgrade: &Upgrade, input: &[u8]) {
     let head = &input[..upgrade.head_len];
+    check_served(head);
+    assert_eq!(lines_named(head, "transfer-encoding"), 0);
+    let announced = String::from_utf8_lossy(head).to_ascii_lowercase();
+    let mut lengths = announced.lines().filter_map(|line| line.strip_prefix("content-length:"));
+    assert!(lengths.all(|length| length.trim().parse() == Ok(0)), "{announced}");
     assert!(head.ends_with(b"\r\n\r\n") && head.len() <= 250);
     for label in [&upgrade.user, &upgrade.name].into_iter().flatten() {
-        assert_eq!(check_label(label), Ok(()));
+        assert_eq!(clean_label(label.clone()), Ok(Some(label.clone())), "it is clean already");
     }
     let mut out = Vec::new();
     write_switching(&mut out, upgrade);
@@ -121,10 +161,13 @@ fn a_verdict_is_final_whatever_follows() {
                     continue;
                 }
                 Head::Upgrade(upgrade) => check_upgrade(upgrade, &input[..received]),
-                Head::Plain => {}
+                Head::Plain => {
+                    let end = input.windows(4).position(|four| four == b"\r\n\r\n");
+                    check_served(&input[..end.expect("a whole head has an end") + 4]);
+                }
                 Head::Refused(rejection) => {
                     let mut out = Vec::new();
-                    write_rejection(&mut out, rejection);
+                    write_rejection(&mut out, rejection, 0, Content::Sent);
                     assert_eq!(status(&out), rejection.status);
                 }
             }
@@ -162,4 +205,24 @@ fn noise_is_survived() {
         let input = dice.bytes(len);
         assert!(!matches!(read_head(&input, &limits()), Head::Upgrade(_)));
     });
+}
+
+#[test]
+fn targets_come_apart_as_uris_do() {
+    let mut absolute = 0;
+    for_seeds(0..5_000, |dice| {
+        let scheme = dice.pick(&["", "http://", "WS://", "wss://", "ftp://"]);
+        let authority =
+            if scheme.is_empty() { "" } else { dice.pick(&["a", "a:80", "[::1]:9", ""]) };
+        let rest = dice.pick(&["/", "/v1/events/e/live", "/a?b=c&d", "?q", ""]);
+        let mut target = format!("{scheme}{authority}{rest}").into_bytes();
+        dice.damage(&mut target, b"/:?.a[]%");
+        let Ok(target) = String::from_utf8(target) else { return };
+        let Some((path, query)) = split_target(&target) else { return };
+        assert!(path.starts_with('/') || path == "*", "{target}");
+        let Ok(uri) = target.parse::<Uri>() else { return };
+        assert_eq!((path, query), (uri.path(), uri.query().unwrap_or_default()), "{target}");
+        absolute += u32::from(uri.scheme().is_some());
+    });
+    assert!(absolute > 500, "{absolute}");
 }

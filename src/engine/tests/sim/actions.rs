@@ -89,6 +89,7 @@ fn ask(world: &mut World) -> Ask {
         since: None,
         history: world.one_in(2).then(|| world.random.below(100)),
         user: (!world.one_in(3)).then(|| format!("u{}", world.random.below(4))),
+        guest: None,
         is_odd: false,
     }
 }
@@ -150,9 +151,12 @@ fn connect(world: &mut World) {
 /// Somebody whose connection ended comes back: with its position, or a false one.
 fn resume(world: &mut World) {
     let gone = |viewer: &Viewer| viewer.next > 0;
-    let Some(old) = some_viewer(world, gone) else { return };
-    let old = &world.viewers[old];
+    let Some(index) = some_viewer(world, gone) else { return };
+    let old = &world.viewers[index];
     let (mut ask, epoch, last) = (old.ask.clone(), old.epoch, old.next - 1);
+    if let Some(you) = &old.you {
+        (ask.user, ask.guest) = (Some(you.clone()), Some(index));
+    }
     ask.is_binary = world.one_in(2);
     ask.since = Some(match world.random.below(8) {
         0 => (epoch, last.saturating_sub(u64::from(world.random.below(50)))),
@@ -210,20 +214,24 @@ fn send(world: &mut World, index: usize, bytes: &[u8]) {
 fn post_from(world: &mut World, index: usize) {
     let Ask { event, is_binary, .. } = world.viewers[index].ask;
     let key = world.one_in(3).then(|| format!("k{}", world.random.below(12)));
-    let text = match (&key, &world.viewers[index].ask.user) {
+    // A guest that came back with the id it was given is the same guest.
+    let author = match &world.viewers[index].ask {
+        Ask { user: Some(user), guest: None, .. } => user.clone(),
+        ask => format!("guest {}", ask.guest.unwrap_or(index)),
+    };
+    let text = match &key {
         // A retry says the same again.
-        (Some(key), Some(user)) => format!("keyed {user} {key}"),
-        (Some(key), None) => format!("keyed guest {index} {key}"),
-        (None, _) => next_text(world, event),
+        Some(key) => format!("keyed {author} {key}"),
+        None => next_text(world, event),
     };
     world.oracle.posted(event, &text);
-    if let (Some(key), Some(user)) = (&key, &world.viewers[index].ask.user) {
-        world.oracle.sends_key(event, user, key, world.now.mono_us);
+    if let Some(key) = &key {
+        world.oracle.sends_key(event, &author, key, world.now.mono_us);
     }
     let reference = format!("r{}", world.random.bits() >> 30);
     let mask = mask(world);
     let bytes = wire::post(is_binary, Some(&reference), key.as_deref(), &text, mask);
-    let posted = Posted { text, key, must_fail: None };
+    let posted = Posted { text, key, author, must_fail: None };
     world.viewers[index].pending.insert(reference, posted);
     send(world, index, &bytes);
 }
@@ -265,7 +273,8 @@ fn post_badly(world: &mut World) {
         _ => ("fine".into(), Some("k".repeat(65)), "bad_text"),
     };
     let bytes = wire::post(is_binary, Some(&reference), key.as_deref(), &text, mask);
-    let posted = Posted { text, key: None, must_fail: Some(code) };
+    let (author, must_fail) = (String::new(), Some(code));
+    let posted = Posted { text, key: None, author, must_fail };
     world.viewers[index].pending.insert(reference, posted);
     send(world, index, &bytes);
 }

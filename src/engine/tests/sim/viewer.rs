@@ -42,6 +42,8 @@ pub(crate) struct Ask {
     pub(crate) since: Option<(u64, u64)>,
     pub(crate) history: Option<u32>,
     pub(crate) user: Option<String>,
+    /// The viewer that first got this user's id, if it is a guest's.
+    pub(crate) guest: Option<usize>,
     /// Plain HTTP, or a request that must be refused.
     pub(crate) is_odd: bool,
 }
@@ -51,6 +53,8 @@ pub(crate) struct Ask {
 pub(crate) struct Posted {
     pub(crate) text: String,
     pub(crate) key: Option<String>,
+    /// Whose key it is.
+    pub(crate) author: String,
     /// The code it must be refused with.
     pub(crate) must_fail: Option<&'static str>,
 }
@@ -67,6 +71,8 @@ pub(crate) struct Viewer {
     /// Gaps since the last welcome.
     pub(crate) gaps: u64,
     pub(crate) pending: BTreeMap<String, Posted>,
+    /// The id that the node made for a guest.
+    pub(crate) you: Option<String>,
     /// Pings and nameless commands that will be answered.
     pub(crate) asked: u32,
     /// Reads nothing for now.
@@ -90,6 +96,7 @@ impl Viewer {
             next: 0,
             gaps: 0,
             pending: BTreeMap::new(),
+            you: None,
             asked: 0,
             is_stalled: false,
             is_excused: false,
@@ -165,14 +172,19 @@ impl Viewer {
                 self.gaps += 1;
                 oracle.gaps += 1;
             }
+            Frame::You { user } => {
+                assert!(user.starts_with("guest-") && self.ask.user.is_none(), "{user}");
+                assert!(self.you.replace(user).is_none(), "a guest is told once");
+            }
             Frame::Ack { reference, id, offset } => {
                 let reference = reference.expect("every sound post has a ref");
                 let posted = self.pending.remove(&reference).expect("a post is answered once");
                 assert_eq!(posted.must_fail, None, "{posted:?} was taken");
                 oracle.ack(self.ask.event, self.epoch, offset, id, &posted.text);
-                if let (Some(key), Some(user)) = (&posted.key, &self.ask.user) {
+                assert!(self.ask.user.is_some() || self.you.is_some(), "an ack to nobody");
+                if let Some(key) = &posted.key {
                     let log = (self.ask.event, self.epoch);
-                    oracle.keyed(log, (user, key), now_us, (id, offset));
+                    oracle.keyed(log, (&posted.author, key), now_us, (id, offset));
                 }
             }
             Frame::Error { reference: Some(reference), code } => {

@@ -63,6 +63,15 @@ struct DrainRecord {
     delay_ms: u32,
 }
 
+#[derive(Archive)]
+#[expect(dead_code, reason = "only the archived forms of what the node writes are read")]
+struct YouRecord {
+    user: String,
+    role: Option<String>,
+    can: Vec<String>,
+    expires_ms: Option<u64>,
+}
+
 #[derive(Archive, Serialize)]
 struct PostRecord {
     reference: Option<String>,
@@ -85,6 +94,7 @@ pub(crate) struct Seen {
 pub(crate) enum Frame {
     Comment { offset: u64, seen: Seen },
     Welcome { event: String, epoch: u64, start: u64, head: u64, recovered: bool, viewers: u32 },
+    You { user: String },
     Ack { reference: Option<String>, id: u128, offset: u64 },
     Error { reference: Option<String>, code: String },
     Gap { from: u64, to: u64 },
@@ -204,6 +214,7 @@ fn read_json(payload: &[u8]) -> Frame {
                 viewers: number(&value, "viewers") as u32,
             }
         }
+        "you" => Frame::You { user: text(&value, "user") },
         "ack" => {
             let id = u128::from_str_radix(&text(&value, "id").replace('-', ""), 16);
             Frame::Ack {
@@ -276,6 +287,12 @@ fn read_binary(payload: &[u8]) -> Frame {
             let record = rkyv::access::<ArchivedDrainRecord, Error>(archive).expect(bad);
             let _ = record.delay_ms.to_native();
             Frame::Drain
+        }
+        7 => {
+            let record = rkyv::access::<ArchivedYouRecord, Error>(archive).expect(bad);
+            let has_more = record.role.is_some() || record.expires_ms.is_some();
+            assert!(!has_more && record.can.is_empty(), "a guest has an id and nothing else");
+            Frame::You { user: record.user.to_string() }
         }
         kind => panic!("a record of kind {kind}"),
     }
