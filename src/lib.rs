@@ -5,4 +5,5 @@ pub mod control;
 pub mod doctor;
 pub mod link;
 pub mod shard;
+mod terminal;
 pub mod top;

@@ -119,6 +119,43 @@ fn json_is_printed_as_it_came_and_a_closed_pipe_is_a_good_end() {
     assert!(tail.wait().unwrap().success());
 }
 
+/// Everything a hostile node can put where text is printed: nothing of it reaches the terminal raw.
+#[test]
+fn nothing_is_printed_that_a_terminal_would_obey() {
+    const EVIL: &str =
+        "\u{1b}]0;x\u{7}\u{9b}2J\u{202e}\u{2067}\u{61c}\u{85}\u{2028}\nuproar: forged\r";
+    let is_obeyed =
+        |c: char| c.is_control() && c != '\n' || "\u{202e}\u{2067}\u{61c}\u{2028}".contains(c);
+    let evil = serde_json::to_string(EVIL).unwrap();
+    let frame = format!(
+        r#"{{"type":"comment","offset":7,"id":"x","time":1,"user":{evil},"name":{evil},"text":{evil}}}"#
+    );
+    for args in [&[][..], &["--json"]] {
+        let node = Node::new();
+        let tail = node.tail(args);
+        let (_, mut socket) = node.accept();
+        send(&mut socket, &[&welcome("5f3a-6", false), &frame]);
+        let reason = "\u{1b}[2J\u{202e}\nuproar: forged";
+        socket.close(Some(CloseFrame { code: 1012.into(), reason: reason.into() })).unwrap();
+        drop(socket);
+        let (_, mut socket) = node.accept();
+        send(&mut socket, &[&welcome("5f3a-7", true), &format!("no frame: {EVIL}")]);
+        let output = tail.wait_with_output().unwrap();
+        let stdout = String::from_utf8(output.stdout).unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            !stdout.contains(is_obeyed) && !stderr.contains(is_obeyed),
+            "{stdout:?} {stderr:?}"
+        );
+        assert_eq!((stdout.lines().count(), stderr.lines().count()), (1, 2), "{stdout} {stderr}");
+        assert!(stderr.contains("closed with 1012 ") && stderr.contains("no frame: "), "{stderr}");
+        if !args.is_empty() {
+            let shown: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+            assert_eq!(shown["text"], EVIL, "the same JSON");
+        }
+    }
+}
+
 #[test]
 fn a_refusal_shows_the_nodes_own_words() {
     let node = Node::new();

@@ -24,6 +24,7 @@ use tracing::{Level, enabled, error};
 
 use crate::config::Sources;
 use crate::control::{Ended, StartError, is_journal, serve};
+use crate::terminal;
 pub use command::{command, completed_command};
 
 /// The configuration cannot work: EX_CONFIG of sysexits.h.
@@ -32,10 +33,15 @@ pub const EXIT_CONFIG: u8 = 78;
 /// Words on the command line that cannot be: what clap ends with.
 const EXIT_USAGE: u8 = 2;
 
-/// Why a client command failed, in words for the terminal.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
+/// Why a client command failed, in words for the terminal; one line, whoever put words into it.
+#[derive(Debug)]
 struct Failure(String);
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&terminal::line(&self.0))
+    }
+}
 
 impl From<io::Error> for Failure {
     fn from(why: io::Error) -> Self {
@@ -84,7 +90,7 @@ fn complain_in_log(why: &StartError) {
 fn complain(why: &dyn std::fmt::Display) {
     let priority = if is_journal() { "<3>" } else { "" };
     for line in why.to_string().lines() {
-        eprintln!("{priority}uproar: {line}");
+        eprintln!("{priority}uproar: {}", terminal::line(line));
     }
 }
 
@@ -98,8 +104,14 @@ fn finish(result: Result<(), Failure>) -> ExitCode {
     }
 }
 
-/// Writes a line to stdout; false when nobody reads it any more, which is a good end.
+/// Writes a line, or several, to stdout; false when nobody reads it any more, which is a good end.
+/// What may come from elsewhere is shown and not obeyed.
 fn print_line(line: &str) -> Result<bool, Failure> {
+    print_raw(&terminal::lines(line))
+}
+
+/// The same as it is: for what was made here, to be obeyed.
+fn print_raw(line: &str) -> Result<bool, Failure> {
     let mut stdout = io::stdout().lock();
     match writeln!(stdout, "{line}").and_then(|()| stdout.flush()) {
         Ok(()) => Ok(true),

@@ -17,7 +17,8 @@ use tungstenite::{Message, WebSocket};
 use uproar_engine::ids::{EventId, Position};
 
 use super::url::NodeUrl;
-use super::{Failure, post, print_line, required};
+use super::{Failure, complain, post, print_line, required};
+use crate::terminal;
 
 /// The node pings after 50 s of silence; twice that without a byte means it is gone.
 const SILENCE_MAX: Duration = Duration::from_secs(120);
@@ -114,13 +115,13 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
                 pause = PAUSE_MIN;
                 match tail.print(socket)? {
                     End::NoReader => return Ok(()),
-                    End::Lost(why) => eprintln!("uproar: {why}; connecting again"),
+                    End::Lost(why) => note(&format!("{why}; connecting again")),
                 }
             }
             Err(Refused::Never(why)) => return Err(why),
             Err(Refused::Later(why)) if tail.position.is_none() => return Err(why),
             Err(Refused::Later(why)) => {
-                eprintln!("uproar: {why}; trying again in {:.1} s", pause.as_secs_f32());
+                note(&format!("{why}; trying again in {:.1} s", pause.as_secs_f32()));
             }
         }
         std::thread::sleep(jittered(pause));
@@ -181,26 +182,27 @@ impl Tail<'_> {
 
     /// Handles one frame; false when nobody reads stdout any more.
     fn frame(&mut self, text: &str) -> Result<bool, Failure> {
-        let frame: Frame = serde_json::from_str(text)
-            .map_err(|why| Failure(format!("the node sent what is no frame ({why}): {text}")))?;
+        let frame: Frame = serde_json::from_str(text).map_err(|why| {
+            Failure(format!("the node sent what is no frame ({why}): {text:.200}"))
+        })?;
         match frame {
             Frame::Welcome { position, recovered } => self.welcome(&position, recovered)?,
             Frame::Comment { offset, user, name, text: comment } => {
                 self.printed(offset);
                 let author = name.unwrap_or(user);
                 let line = if self.options.is_json {
-                    text.to_owned()
+                    terminal::json_line(text)
                 } else {
-                    format!("{offset}  {}: {}", printable(&author), printable(&comment))
+                    terminal::line(&format!("{offset}  {author}: {comment}"))
                 };
                 return print_line(&line);
             }
             Frame::Notice(Notice::Gap { from, to }) => {
                 self.printed(to);
-                eprintln!("uproar: too slow, comments {from} to {to} were skipped");
+                note(&format!("too slow, comments {from} to {to} were skipped"));
             }
             Frame::Notice(Notice::Drain { delay_ms }) => {
-                eprintln!("uproar: the node is draining and will close within {delay_ms} ms");
+                note(&format!("the node is draining and will close within {delay_ms} ms"));
             }
             Frame::Notice(Notice::Unknown) | Frame::Unknown => {}
         }
@@ -212,7 +214,7 @@ impl Tail<'_> {
             .parse()
             .map_err(|why| Failure(format!("the node's welcome has a bad position: {why}")))?;
         if self.position.is_some() && !recovered {
-            eprintln!("uproar: the node no longer has all comments since the last one printed");
+            note("the node no longer has all comments since the last one printed");
         }
         self.position = Some(start);
         Ok(())
@@ -225,15 +227,9 @@ impl Tail<'_> {
     }
 }
 
-/// Comments are strangers' text: what could steer a terminal is shown, not obeyed.
-fn printable(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| {
-            let escape = c.is_control() || ('\u{200e}'..='\u{202e}').contains(&c);
-            let plain = (!escape).then_some(c);
-            plain.into_iter().chain(c.escape_default().filter(move |_| escape))
-        })
-        .collect()
+/// One line on stderr, whatever the node put into it.
+fn note(text: &str) {
+    complain(&terminal::line(text));
 }
 
 fn refused(why: WsError) -> Refused {

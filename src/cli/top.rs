@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use clap::ArgMatches;
 
 use super::url::NodeUrl;
-use super::{Failure, admin, print_line, required};
+use super::{Failure, admin, print_raw, required};
+use crate::terminal;
 use crate::top::{Snapshot, frame};
 
 /// Hot rooms shown of each kind.
@@ -25,7 +26,8 @@ pub(super) fn run(args: &ArgMatches) -> Result<(), Failure> {
         let now = ask(&url)?;
         let at = Instant::now();
         let last = before.as_ref().map(|(snapshot, then)| (snapshot, at - *then));
-        if !print_line(&format!("{clear}{}", frame(&now, last).trim_end()))? {
+        let text = terminal::lines(frame(&now, last).trim_end());
+        if !print_raw(&format!("{clear}{text}"))? {
             return Ok(());
         }
         before = Some((now, at));

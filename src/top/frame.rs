@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::snapshot::{HotRoom, Snapshot};
+use crate::terminal;
 
 /// Connections from which on the memory of one says something. Fewer share the tables of a node
 /// that were made at start, and each would look as large as its part of them.
@@ -24,8 +25,8 @@ pub fn frame(now: &Snapshot, before: Option<(&Snapshot, Duration)>) -> String {
     let _ = writeln!(
         text,
         "{} {}  {}  up {}",
-        now.node,
-        now.version,
+        terminal::line(&now.node),
+        terminal::line(&now.version),
         state(now),
         uptime(now.uptime_seconds)
     );
@@ -73,7 +74,7 @@ fn rooms(text: &mut String, order: &str, rooms: &[HotRoom]) {
         let _ = writeln!(
             text,
             "{:40.40}  {:>7}  {:>10.1}  {:>12}",
-            room.event,
+            terminal::line(&room.event),
             short(room.viewers as f64),
             room.comments_per_second,
             short(room.deliveries_per_second),
@@ -88,9 +89,10 @@ fn state(now: &Snapshot) -> String {
     match phases.iter().find(|phase| now.sum_where(name, "phase", phase) > 0.0) {
         Some(phase) => {
             let gone = now.sum("uproar_drain_progress_ratio") * 100.0;
-            format!("{} ({phase}, {gone:.0} % gone)", now.state)
+            let (state, phase) = (terminal::line(&now.state), terminal::line(phase));
+            format!("{state} ({phase}, {gone:.0} % gone)")
         }
-        None => now.state.clone(),
+        None => terminal::line(&now.state),
     }
 }
 
