@@ -39,11 +39,18 @@ impl Driver {
                 continue;
             }
             let bytes = match delivery.source {
-                Source::Log { segment, start, len, then, .. } => {
-                    let first = Outgoing::from_words(chunk.segment(segment).words(), start, len);
-                    then.map_or(first, |(next, len)| {
-                        first.then(Outgoing::from_words(chunk.segment(next).words(), 0, len))
-                    })
+                Source::Log { own, segment, start, len, then, .. } => {
+                    let frames = Outgoing::from_words(chunk.segment(segment).words(), start, len);
+                    match (own, then) {
+                        (Some((start, len)), _) => {
+                            Outgoing::from_slice(chunk.private(start, len)).then(frames)
+                        }
+                        (None, Some((next, len))) => {
+                            let words = chunk.segment(next).words();
+                            frames.then(Outgoing::from_words(words, 0, len))
+                        }
+                        (None, None) => frames,
+                    }
                 }
                 Source::Private { start, len } => Outgoing::from_slice(chunk.private(start, len)),
             };

@@ -19,6 +19,9 @@ pub enum Source {
     /// Whole frames `from..next` in a segment of the chunk, or at the end of one and the start of
     /// the next.
     Log {
+        /// First byte and length of what goes ahead of the frames, in the chunk's scratch memory: the
+        /// connection's own bytes. The frames then do not go on in a second segment.
+        own: Option<(u32, u32)>,
         /// Index into the chunk's segments.
         segment: u32,
         /// First byte.
@@ -46,7 +49,16 @@ impl Source {
     #[must_use]
     pub fn len(self) -> u32 {
         match self {
-            Self::Log { len, then, .. } => len + then.map_or(0, |(_, more)| more),
+            Self::Log { len, then, .. } => self.own_len() + len + then.map_or(0, |(_, more)| more),
+            Self::Private { len, .. } => len,
+        }
+    }
+
+    /// Bytes of the send that are the connection's own.
+    #[must_use]
+    pub fn own_len(self) -> u32 {
+        match self {
+            Self::Log { own, .. } => own.map_or(0, |(_, len)| len),
             Self::Private { len, .. } => len,
         }
     }
@@ -96,7 +108,7 @@ impl Chunk {
         &self.segments[index as usize]
     }
 
-    /// The bytes behind [`Source::Private`].
+    /// The connection's own bytes behind a [`Source`].
     #[must_use]
     pub fn private(&self, start: u32, len: u32) -> &[u8] {
         &self.scratch[start as usize..(start + len) as usize]

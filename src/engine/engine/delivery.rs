@@ -63,7 +63,7 @@ fn visit(log: &Log, member: &mut Member, id: Id, number: u32, chunk: &mut Chunk)
     let then = rest.as_ref().map(|rest| (chunk.keep(rest.segment), rest.len));
     let next = rest.map_or(run.next, |rest| rest.next);
     let Run { start, len, .. } = run;
-    let source = Source::Log { segment, start, len, then, from: member.cursor, next };
+    let source = Source::Log { own: None, segment, start, len, then, from: member.cursor, next };
     chunk.deliveries.push(Delivery { id, source });
     member.cursor = next;
     Visit::Sent { is_behind: next < log.end() }
@@ -113,11 +113,15 @@ impl Engine {
         if let Some(private) = &connection.private {
             let waiting = private.waiting();
             let len = waiting.len().min(PRIVATE_BYTES_MAX);
+            let is_whole = len == waiting.len();
             let start = chunk.scratch.len() as u32;
             chunk.scratch.extend_from_slice(&waiting[..len]);
-            let source = Source::Private { start, len: len as u32 };
-            chunk.deliveries.push(Delivery { id, source });
-            self.counters.bytes_sent += len as u64;
+            let own = (start, len as u32);
+            self.counters.bytes_sent += u64::from(own.1);
+            if !(is_whole && self.send_with_frames(id, own, chunk)) {
+                let source = Source::Private { start, len: own.1 };
+                chunk.deliveries.push(Delivery { id, source });
+            }
             return;
         }
         let Phase::Live { room, member } = connection.phase else {
@@ -141,6 +145,35 @@ impl Engine {
             Visit::Taken => self.make_ready(id),
             Visit::Lagged => self.lagged(now, id),
         }
+    }
+
+    /// Sends a member the frames it is to get next in one go with all of its `own` bytes: an ack and the
+    /// author's own comment, or a welcome and the history after it. False if there are none for it.
+    fn send_with_frames(&mut self, id: Id, own: (u32, u32), chunk: &mut Chunk) -> bool {
+        let connection = self.connections.at(id.index);
+        let Phase::Live { room, member } = connection.phase else { return false };
+        let room = self.rooms.table.get_mut(room).expect("a member's room exists");
+        let feed = room.feed_mut(connection.codec).expect("a member's feed exists");
+        let Feed { log, members, .. } = feed;
+        let member = &mut members[member as usize];
+        // A gap is told before what comes after it, once these bytes are out.
+        if member.cursor < log.tail() {
+            return false;
+        }
+        let Some(run) = log.run(member.cursor, RUN_BYTES_MAX) else { return false };
+        let is_first = member.mark(self.chunk_number);
+        assert!(
+            is_first,
+            "a member with bytes of its own is held, so no pass has sent it anything"
+        );
+        let segment = chunk.keep(run.segment);
+        let Run { start, len, next, .. } = run;
+        let from = std::mem::replace(&mut member.cursor, next);
+        let source = Source::Log { own: Some(own), segment, start, len, then: None, from, next };
+        let delivery = Delivery { id, source };
+        count(&mut self.counters, &delivery);
+        chunk.deliveries.push(delivery);
+        true
     }
 
     /// Gives a running feed its turn: visits members until it has made `share` sends, the chunk is
@@ -274,24 +307,27 @@ impl Engine {
                     continue;
                 }
             };
-            match (delivery.source, taken) {
-                (Source::Log { .. }, None) => {}
-                (Source::Log { .. }, Some(taken)) => self.cut(now, chunk, delivery, taken),
-                (Source::Private { len, .. }, taken) => {
-                    self.private_taken(now, delivery.id, len, taken);
-                }
+            let own = delivery.source.own_len();
+            if own > 0 {
+                self.private_taken(now, delivery.id, own, taken.filter(|&taken| taken < own));
+            }
+            // Of frames behind own bytes that were cut nothing went out.
+            if let Some(taken) = taken {
+                self.cut(now, chunk, delivery, taken.saturating_sub(own));
             }
         }
         chunk.clear();
     }
 
-    /// A run of log frames went out only up to byte `taken`.
+    /// A run of log frames went out only up to its byte `taken`.
     fn cut(&mut self, now: Now, chunk: &Chunk, delivery: &Delivery, taken: u32) {
-        let Source::Log { segment, start, len, then, from, next } = delivery.source else { return };
+        let Source::Log { segment, start, len, then, from, next, .. } = delivery.source else {
+            return;
+        };
         let Some(connection) = self.connections.get(delivery.id) else { return };
         let Phase::Live { room, member } = connection.phase else { return };
         let codec = connection.codec;
-        let unsent = delivery.source.len() - taken;
+        let unsent = delivery.source.len() - delivery.source.own_len() - taken;
         let (segment, stop) = match then {
             Some((second, _)) if taken > len => (chunk.segment(second), taken - len),
             _ => (chunk.segment(segment), start + taken),
@@ -360,12 +396,12 @@ impl Engine {
     }
 }
 
-/// Counts a send of log frames as if it will succeed.
+/// Counts the log frames of a send as if it will succeed.
 fn count(counters: &mut crate::report::Counters, delivery: &Delivery) {
     if let Source::Log { from, next, .. } = delivery.source {
         counters.deliveries += next - from;
         counters.log_writes += 1;
-        counters.bytes_sent += u64::from(delivery.source.len());
+        counters.bytes_sent += u64::from(delivery.source.len() - delivery.source.own_len());
     }
 }
 

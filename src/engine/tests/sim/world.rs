@@ -333,7 +333,8 @@ impl World {
             served.push(delivery.id);
             let mut bytes = Vec::new();
             match delivery.source {
-                Source::Log { segment, start, len, then, .. } => {
+                Source::Log { own, segment, start, len, then, .. } => {
+                    bytes.extend(own.map_or(&[][..], |(start, len)| chunk.private(start, len)));
                     chunk.segment(segment).read(start, len, &mut bytes);
                     if let Some((next, len)) = then {
                         chunk.segment(next).read(0, len, &mut bytes);
