@@ -132,7 +132,7 @@ fn connect(server: SocketAddrV4, salt: u32, number: u64) -> std::io::Result<TcpS
     let socket = net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
     // Rounds apart from the fleet's.
     let spread = usize::try_from(number % 20).expect("under 20");
-    net::bind(&socket, &SocketAddrV4::new(socket::source(salt, 200 + spread, 0), 0))?;
+    net::bind(&socket, &SocketAddrV4::new(socket::source(server, salt, 200 + spread, 0), 0))?;
     net::connect(&socket, &server)?;
     let stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(ANSWER_WAIT))?;

@@ -113,6 +113,11 @@ fn usage(target: &Target) -> probe::Usage {
     target.pid.map(probe::usage).unwrap_or_default()
 }
 
+/// The two CPUs, the server's and the fleet's.
+fn processors(target: &Target) -> [probe::Processor; 2] {
+    [target.server_cpu, target.cpu].map(|cpu| cpu.map(probe::processor).unwrap_or_default())
+}
+
 /// Sleeps until an instant of the shared clock.
 fn sleep_until(at_ns: u64) {
     sleep(Duration::from_nanos(at_ns.saturating_sub(clock::now_ns())));
@@ -138,6 +143,7 @@ fn publish(
 ) -> Result<(Report, Value), Failure> {
     sleep(Duration::from_secs(1));
     let (kernel_before, before) = (probe::kernel(), usage(&base.target));
+    let cpus_before = processors(&base.target);
     let start_ns = clock::now_ns() + 100_000_000;
     order_all(workers, Order::Publish { at_ns: start_ns })?;
     if let (Some(after), Some(pid)) = (term_after, base.target.pid) {
@@ -151,11 +157,13 @@ fn publish(
         worker.message()?;
     }
     let (after, wall_ns) = (usage(&base.target), clock::now_ns() - start_ns);
+    let cpus_after = processors(&base.target);
     let report = reports(workers)?;
     let delivered = report.groups.iter().map(|group| group.delivered).sum();
     let server = json!({
         "wall_seconds": wall_ns as f64 / 1e9,
         "server_cpu": result::server_cpu(before, after, wall_ns, delivered),
+        "cpus": result::processors(cpus_before, cpus_after, wall_ns, delivered),
         "server_before": before, "server_at_last_comment": during, "server_after": after,
         "tcp_bytes_before": kernel_before.tcp_bytes,
         "tcp_bytes_at_last_comment": kernel_during.tcp_bytes,
@@ -186,8 +194,10 @@ pub(crate) fn idle(options: &Idle) -> Result<(), Failure> {
     sleep(Duration::from_secs_f64(options.settle));
     let (kernel_full, full, started_ns) =
         (probe::kernel(), usage(&options.target), clock::now_ns());
+    let cpus_full = processors(&options.target);
     sleep(Duration::from_secs_f64(options.seconds));
     let (later, wall_ns) = (usage(&options.target), clock::now_ns() - started_ns);
+    let cpus_later = processors(&options.target);
     let report = reports(&mut workers)?;
     let slabs = probe::slab_growth(&kernel_empty, &kernel_full, open);
     let pss_grown = full.pss_bytes as f64 - empty.pss_bytes as f64;
@@ -198,6 +208,7 @@ pub(crate) fn idle(options: &Idle) -> Result<(), Failure> {
         "slab_bytes_per_connection": slabs.values().sum::<f64>(),
         "slab_bytes_by_cache": slabs,
         "idle_cpu": result::server_cpu(full, later, wall_ns, 0),
+        "cpus": result::processors(cpus_full, cpus_later, wall_ns, 0),
     });
     print(&result::join(memory, result::seen(&base.target.groups, &report)))
 }
@@ -210,15 +221,18 @@ pub(crate) fn storm(options: &Storm) -> Result<(), Failure> {
     for _ in 0..options.cycles {
         sleep(Duration::from_secs(2));
         let (before, started_ns) = (usage(&options.target), clock::now_ns());
+        let cpus_before = processors(&options.target);
         order_all(&mut workers, Order::Cycle)?;
         let back = wait_ready(&mut workers)?;
         let (after, wall_ns) = (usage(&options.target), clock::now_ns() - started_ns);
+        let cpus_after = processors(&options.target);
         let cpu_seconds = (after.cpu_ns - before.cpu_ns) as f64 / 1e9;
         cycles.push(json!({
             "connections": back,
             "seconds": wall_ns as f64 / 1e9,
             "server_cpu_seconds": cpu_seconds,
             "connections_per_cpu_second": back as f64 / cpu_seconds.max(1e-9),
+            "cpus": result::processors(cpus_before, cpus_after, wall_ns, back as u64),
         }));
     }
     let report = reports(&mut workers)?;

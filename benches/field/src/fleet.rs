@@ -147,10 +147,10 @@ impl Fleet {
             let index = self.next;
             self.next += 1;
             let round = self.first_round() + self.round;
-            let source = socket::source(self.plan.salt, round, self.plan.first + index);
+            let server = self.plan.target.server;
+            let source = socket::source(server, self.plan.salt, round, self.plan.first + index);
             let connection = &mut self.connections[index];
-            let started =
-                socket::connect(self.plan.target.server, source, connection.seat.is_stalled);
+            let started = socket::connect(server, source, connection.seat.is_stalled);
             let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
             let data = EventData::new_u64(index as u64);
             match started.and_then(|socket| {

@@ -43,6 +43,9 @@ pub(crate) struct Target {
     /// Process id of the server; its CPU time and memory are read from `/proc`.
     #[arg(long)]
     pub(crate) pid: Option<u32>,
+    /// CPU that the server has for itself: all that it does is charged to the server, the receive path included.
+    #[arg(long)]
+    pub(crate) server_cpu: Option<usize>,
     /// CPU to pin the fleet to.
     #[arg(long)]
     pub(crate) cpu: Option<usize>,

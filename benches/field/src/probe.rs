@@ -35,6 +35,31 @@ pub(crate) struct Usage {
     pub(crate) threads: usize,
 }
 
+/// What a CPU has done since the machine started.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Processor {
+    /// Everything but idling: processes, interrupts, the network's receive path.
+    pub(crate) busy_ns: u64,
+    /// Time that the host gave to others while this machine had work for it.
+    pub(crate) steal_ns: u64,
+}
+
+/// Reads `/proc/stat`, in steps of 10 ms; zeros when there is no such CPU.
+pub(crate) fn processor(cpu: usize) -> Processor {
+    let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+    parse_processor(&stat, cpu).unwrap_or_default()
+}
+
+fn parse_processor(stat: &str, cpu: usize) -> Option<Processor> {
+    const NS_PER_STEP: u64 = 10_000_000;
+    let name = format!("cpu{cpu} ");
+    let fields = stat.lines().find_map(|line| line.strip_prefix(&name))?.split_whitespace();
+    let steps: Vec<u64> = fields.map_while(|field| field.parse().ok()).collect();
+    let [user, nice, system, _idle, _iowait, irq, softirq, steal, ..] = *steps else { return None };
+    let busy = user + nice + system + irq + softirq;
+    Some(Processor { busy_ns: busy * NS_PER_STEP, steal_ns: steal * NS_PER_STEP })
+}
+
 /// CPU time of this process.
 pub(crate) fn own_cpu_ns() -> u64 {
     cpu_ns("self").0
@@ -101,6 +126,15 @@ pub(crate) fn slab_growth(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cpu_is_busy_with_all_but_idling_and_steal() {
+        let stat =
+            "cpu  9 9 9 9 9 9 9 9 9 9\ncpu0 1 2 3 400 500 6 7 80 0 0\ncpu10 1 1 1 1 1 1 1 1 1 1\n";
+        let cpu = parse_processor(stat, 0).unwrap();
+        assert_eq!((cpu.busy_ns, cpu.steal_ns), (190_000_000, 800_000_000));
+        assert!(parse_processor(stat, 1).is_none(), "not the prefix of another's name");
+    }
 
     #[test]
     fn this_process_is_seen_at_work() {

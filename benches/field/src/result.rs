@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::options::Group;
-use crate::probe::Usage;
+use crate::probe::{Processor, Usage};
 use crate::report::{GroupReport, Report, histogram};
 
 /// Latencies in milliseconds.
@@ -61,6 +61,26 @@ pub(crate) fn server_cpu(before: Usage, after: Usage, wall_ns: u64, delivered: u
         "us_per_delivery": ns / 1e3 / delivered.max(1) as f64,
         "deliveries_per_second": delivered as f64 / (ns / 1e9).max(1e-9),
     })
+}
+
+/// The server's CPU and the fleet's between two readings, over `wall_ns` and for `count` deliveries or connections.
+/// What the server's CPU did besides the process is mostly the receive path of its sockets.
+pub(crate) fn processors(
+    before: [Processor; 2],
+    after: [Processor; 2],
+    wall_ns: u64,
+    count: u64,
+) -> Value {
+    let of = |cpu: usize| {
+        let busy_ns = after[cpu].busy_ns.saturating_sub(before[cpu].busy_ns) as f64;
+        let steal_ns = after[cpu].steal_ns.saturating_sub(before[cpu].steal_ns) as f64;
+        json!({
+            "busy_share": busy_ns / wall_ns.max(1) as f64,
+            "steal_share": steal_ns / wall_ns.max(1) as f64,
+            "us_each": busy_ns / 1e3 / count.max(1) as f64,
+        })
+    };
+    json!({ "server": of(0), "fleet": of(1) })
 }
 
 /// Adds the entries of one object to another.

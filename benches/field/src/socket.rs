@@ -13,15 +13,17 @@ const PER_SOURCE: usize = 4_000;
 /// The smallest receive buffer the kernel grants, for viewers that never read.
 const STALLED_RECEIVE_BYTES: usize = 2_304;
 
-/// The source address of the fleet's connection `number` in its `round`-th life.
+/// The source address of the fleet's connection `number` in its `round`-th life: one of 127.0.0.0/8 for a server on
+/// loopback, else of 10.0.0.0/8, which the fleet's network namespace has for its own.
 ///
 /// A new run (its `salt`) and a new round take new addresses: the old ones' ports may still be in
 /// TIME_WAIT.
-pub(crate) fn source(salt: u32, round: usize, number: usize) -> Ipv4Addr {
+pub(crate) fn source(server: SocketAddrV4, salt: u32, round: usize, number: usize) -> Ipv4Addr {
+    let net = if server.ip().is_loopback() { 127 } else { 10 };
     let group = u8::try_from(number / PER_SOURCE % 250).expect("under 250");
     let round = u8::try_from(round % 250).expect("under 250");
     let salt = u8::try_from(salt % 250).expect("under 250");
-    Ipv4Addr::new(127, 1 + salt, round, 2 + group)
+    Ipv4Addr::new(net, 1 + salt, round, 2 + group)
 }
 
 /// Starts to connect, without waiting.
