@@ -102,6 +102,7 @@ mod tests {
             post: String::new(),
             groups: vec!["a:2:5:1".parse().unwrap(), "b:1:10:0".parse().unwrap()],
             pid: None,
+            server_cpu: None,
             cpu: None,
             window: 1,
             per_worker: 1,
