@@ -38,10 +38,7 @@ impl Scratch {
         ["uproar.service", "uproar.socket"].map(|name| {
             let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tuning/systemd").join(name);
             let text = fs::read_to_string(from).unwrap();
-            let text = text.replace(
-                "ExecStart=/usr/bin/uproar",
-                concat!("ExecStart=", env!("CARGO_BIN_EXE_uproar")),
-            );
+            let text = text.replace("=/usr/bin/uproar", concat!("=", env!("CARGO_BIN_EXE_uproar")));
             let to = self.0.join(name);
             fs::write(&to, text).unwrap();
             to

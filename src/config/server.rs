@@ -52,6 +52,11 @@ server_settings! {
         admin: Option<SocketAddr> = "127.0.0.1:8081", Kind::AddressOrOff, Restart,
             "Where /metrics, /report and drain are served. It has no authentication: keep it on \
              loopback or a private network. `off` disables it.";
+        bind_wait_ms: u32 = "20000", Kind::Number { unit: "ms", min: 0, max: 3_600_000 }, Restart,
+            "How long a start waits for an address of `listen` or `admin` that no interface has \
+             yet (IPv6 that still looks for duplicates, DHCP, a virtual address with another node). \
+             After that the process ends with 1, and systemd starts it again. Keep it under \
+             TimeoutStartSec of the unit (30 s).";
         node: Option<String> = "auto", Kind::NameOrAuto, Restart,
             "The node's name in welcome frames, comment origins and logs. `auto` is the host name.";
     }

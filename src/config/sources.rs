@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::file::Read;
@@ -21,6 +22,8 @@ pub enum Origin {
     Variable(String),
     /// As this flag, with its dashes.
     Flag(String),
+    /// Not at all: the sockets of a socket unit are as they are.
+    SocketUnit,
 }
 
 impl fmt::Display for Origin {
@@ -30,6 +33,7 @@ impl fmt::Display for Origin {
             Self::File(path, line) => write!(f, "{}:{line}", path.display()),
             Self::Variable(name) => f.write_str(name),
             Self::Flag(flag) => f.write_str(flag),
+            Self::SocketUnit => f.write_str("the socket unit"),
         }
     }
 }
@@ -101,6 +105,37 @@ pub struct Loaded {
 }
 
 impl Loaded {
+    /// The same with the addresses of sockets that a socket unit brought, which are in effect
+    /// whatever was typed. What was typed and differs is warned of.
+    #[must_use]
+    pub fn under_socket_unit(
+        mut self,
+        listen: Option<SocketAddr>,
+        admin: Option<SocketAddr>,
+    ) -> Self {
+        let before = check::warnings(&self);
+        self.warnings.retain(|warning| !before.contains(warning));
+        for (name, held) in [("listen", listen), ("admin", admin)] {
+            let Some(held) = held else { continue };
+            let setting = find(name).expect("the table has both addresses");
+            let typed = self.origin(setting);
+            let (value, held) = (setting.value(&self.config), held.to_string());
+            if typed != Origin::Default && typed != Origin::SocketUnit && value != held {
+                self.warnings.push(format!(
+                    "{typed}: {name} = {value} is not in effect: the socket unit holds {held}. Change \
+                     ListenStream= (systemctl edit uproar.socket), or do without the unit: systemctl \
+                     disable --now uproar.socket && systemctl restart uproar"
+                ));
+            }
+            (setting.assign)(&mut self.config, &held, &setting.kind)
+                .expect("the address of a socket is an address");
+            self.origins.insert(setting.name, Origin::SocketUnit);
+        }
+        let now = check::warnings(&self);
+        self.warnings.extend(now);
+        self
+    }
+
     /// Where the value of a setting came from.
     #[must_use]
     pub fn origin(&self, setting: &Setting) -> Origin {
@@ -146,6 +181,7 @@ impl Judged {
             Origin::File(_, line) => (1, line),
             Origin::Variable(_) => (2, 0),
             Origin::Flag(_) => (3, 0),
+            Origin::SocketUnit => (4, 0),
         });
         Err(Problems(self.problems))
     }

@@ -1,13 +1,18 @@
-//! Socket activation: listeners inherited from the service manager (sd_listen_fds(3)).
+//! Listeners inherited from the service manager (sd_listen_fds(3)).
 //!
-//! `FileDescriptorName=uproar-admin` marks the admin port; everything else is for viewers, so
-//! a unit with one socket and no name works. The listening socket outlives the process, which
-//! is what lets a restart refuse nobody.
+//! They come from two places. A socket unit holds the port for viewers; then nothing of `listen`
+//! is in effect. `FileDescriptorName=uproar-admin` marks the admin port; every other name is for
+//! viewers, so a unit with one socket and no name works. Or an earlier run of this service left
+//! its own listeners with the manager (`keeping`), under a name that no socket unit uses.
+//!
+//! Either way the listening sockets outlive the process, which is what lets a restart refuse nobody.
 
 use std::net::TcpListener;
 
 use listenfd::ListenFd;
 use socket2::SockRef;
+
+use super::keeping::KEPT;
 
 /// The name of the admin socket in the socket unit.
 const ADMIN: &str = "uproar-admin";
@@ -15,10 +20,12 @@ const ADMIN: &str = "uproar-admin";
 /// What was inherited.
 #[derive(Debug, Default)]
 pub(super) struct Inherited {
-    /// For the shards.
+    /// For the shards, from a socket unit.
     pub(super) public: Vec<TcpListener>,
-    /// For the admin router.
+    /// For the admin router, from a socket unit.
     pub(super) admin: Option<TcpListener>,
+    /// The listeners of this service's last run, one a shard.
+    pub(super) kept: Vec<TcpListener>,
 }
 
 /// What is wrong with an inherited descriptor.
@@ -43,7 +50,7 @@ pub(super) fn inherited() -> Result<Inherited, ActivationError> {
     let mut passed = ListenFd::from_env();
     let mut inherited = Inherited::default();
     for i in 0..passed.len() {
-        let is_admin = names.next() == Some(ADMIN);
+        let name = names.next().unwrap_or_default();
         let not_tcp = || ActivationError::NotTcp(first + i);
         // It says no more than that, with a number of its own.
         let taken = passed.take_tcp_listener(i).map_err(|_| not_tcp())?;
@@ -51,10 +58,11 @@ pub(super) fn inherited() -> Result<Inherited, ActivationError> {
         if !SockRef::from(&listener).is_listener().unwrap_or(false) {
             return Err(not_tcp());
         }
-        if !is_admin {
-            inherited.public.push(listener);
-        } else if inherited.admin.replace(listener).is_some() {
-            return Err(ActivationError::TwoAdmins);
+        match name {
+            KEPT => inherited.kept.push(listener),
+            ADMIN if inherited.admin.is_some() => return Err(ActivationError::TwoAdmins),
+            ADMIN => inherited.admin = Some(listener),
+            _ => inherited.public.push(listener),
         }
     }
     Ok(inherited)

@@ -18,6 +18,7 @@ use tracing::{info, warn};
 use uproar_engine::control::Request;
 use uproar_engine::report::Report;
 
+use super::bind::Holder;
 use super::node::{NoAnswer, Node};
 use super::readiness::silence;
 use super::systemd;
@@ -276,7 +277,7 @@ async fn attend(node: &Node, number: u64, tell: impl Fn(&str)) {
 async fn begin_closes(node: &Node, drain: Drain) {
     let connections_at_start = Some(node.connections_seen());
     node.set_drain(Some(Drain { connections_at_start, ..drain }));
-    if node.has_inherited_listeners() && node.readiness.is_ending() {
+    if node.sockets().holder != Holder::Nobody && node.readiness.is_ending() {
         // The next process takes whoever comes from now on; this one would only refuse them.
         node.end_accepting();
     }

@@ -5,7 +5,7 @@
 //! question has a deadline.
 //!
 //! ```text
-//! start   serve -> host, layout, bind (activation), logging -> run
+//! start   serve -> host, layout, bind (activation, keeping), logging -> run
 //! HTTP    handover -> sound -> public, health, answer      admin -> metrics, hot, drain
 //! while it runs   node (the shards' ports), readiness, reload, drain, systemd, trouble
 //! ```
@@ -21,6 +21,7 @@ mod handover;
 mod health;
 mod host;
 mod hot;
+mod keeping;
 mod layout;
 mod logging;
 mod metrics;
@@ -35,7 +36,7 @@ mod systemd;
 mod trouble;
 
 pub use activation::ActivationError;
-pub use bind::{BindError, Bound, bind};
+pub use bind::{BindError, Bound, Holder, Sockets, bind};
 pub use host::Host;
 pub use layout::{Layout, SLOTS_PER_RING_MAX, SLOTS_SPARE};
 pub(crate) use layout::{descriptors, rings};

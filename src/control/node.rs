@@ -14,6 +14,7 @@ use uproar_engine::limits::Limits;
 use uproar_engine::placement::home_shard;
 use uproar_engine::report::Report;
 
+use super::bind::Sockets;
 use super::drain::Drain;
 use super::layout::Layout;
 use super::readiness::Readiness;
@@ -40,8 +41,8 @@ pub struct Node {
     /// How reloads went.
     pub(super) reloads: Reloads,
     ports: Vec<ShardPort>,
-    /// The listeners belong to the service manager and outlive the process.
-    has_inherited_listeners: bool,
+    /// Whose the sockets are.
+    sockets: Sockets,
     loaded: Mutex<Arc<Loaded>>,
     /// The drain under way, if any.
     drain: Mutex<Option<Drain>>,
@@ -74,7 +75,7 @@ impl Node {
             admin_refused: Arc::default(),
             reloads: Reloads::default(),
             ports,
-            has_inherited_listeners: false,
+            sockets: Sockets::default(),
             loaded: Mutex::new(Arc::new(loaded)),
             drain: Mutex::new(None),
             drains: AtomicU64::new(0),
@@ -82,15 +83,15 @@ impl Node {
         }
     }
 
-    /// The same node behind listeners that belong to the service manager, or that do not.
+    /// The same node behind these sockets.
     #[must_use]
-    pub fn with_inherited_listeners(self, has_inherited_listeners: bool) -> Self {
-        Self { has_inherited_listeners, ..self }
+    pub fn with_sockets(self, sockets: Sockets) -> Self {
+        Self { sockets, ..self }
     }
 
-    /// Whether the listeners outlive the process.
-    pub(super) fn has_inherited_listeners(&self) -> bool {
-        self.has_inherited_listeners
+    /// Whose the sockets are.
+    pub(super) fn sockets(&self) -> Sockets {
+        self.sockets
     }
 
     /// The configuration in effect.

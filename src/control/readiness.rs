@@ -1,8 +1,10 @@
 //! Whether the node takes new viewers: what `/ready` says and why.
 //!
-//! Four independent facts, one answer. Starting and draining are decided by us, stuck and full
-//! by the last poll of the shards; an answer may therefore be a second old, and the shards, who
-//! count for themselves, have the last word on each upgrade.
+//! Four independent facts: any of them is a reason not to be ready, and all that hold are shown
+//! (a node that drains may be stuck as well). Where one word is wanted, the gravest is it. Starting
+//! and draining are decided by us, stuck and full by the last poll of the shards; an answer may
+//! therefore be a second old, and the shards, who count for themselves, have the last word on each
+//! upgrade.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -52,27 +54,44 @@ impl State {
 }
 
 impl Readiness {
-    /// The state now.
+    /// The state now: the gravest of the reasons.
     #[must_use]
     pub fn state(&self) -> State {
-        match () {
-            () if self.is_draining.load(Relaxed) => State::Draining,
-            () if !self.is_started.load(Relaxed) => State::Starting,
-            () if !self.stuck().is_empty() => State::Stuck,
-            () if self.is_full.load(Relaxed) => State::Full,
-            () => State::Ready,
-        }
+        self.reasons().first().copied().unwrap_or(State::Ready)
+    }
+
+    /// Every reason not to be ready, gravest first; none when the node is ready.
+    #[must_use]
+    pub fn reasons(&self) -> Vec<State> {
+        let facts = [
+            (State::Draining, self.is_draining.load(Relaxed)),
+            (State::Starting, !self.is_started.load(Relaxed)),
+            (State::Stuck, !self.stuck().is_empty()),
+            (State::Full, self.is_full.load(Relaxed)),
+        ];
+        facts.into_iter().filter(|&(_, is_so)| is_so).map(|(reason, _)| reason).collect()
     }
 
     /// The state in a sentence for whoever looks.
     #[must_use]
     pub fn sentence(&self) -> String {
-        match self.state() {
-            State::Starting => "the node is starting".to_owned(),
-            State::Ready => "the node takes viewers".to_owned(),
-            State::Draining => "the node is draining; use another".to_owned(),
-            State::Stuck => format!("{}; use another node", silence(&self.stuck())),
-            State::Full => "the node has as many connections as it may; use another".to_owned(),
+        let reasons = self.reasons();
+        let stuck = self.stuck_shards();
+        let clauses: Vec<String> = reasons
+            .iter()
+            .map(|reason| match reason {
+                State::Starting => "the node is starting".to_owned(),
+                State::Ready => unreachable!("to be ready is no reason not to be"),
+                State::Draining => "the node is draining".to_owned(),
+                State::Stuck if stuck.is_empty() => "a shard did not answer".to_owned(),
+                State::Stuck => silence(&stuck),
+                State::Full => "the node has as many connections as it may".to_owned(),
+            })
+            .collect();
+        match reasons.as_slice() {
+            [] => "the node takes viewers".to_owned(),
+            [State::Starting] => clauses.concat(),
+            _ => format!("{}; use another node", clauses.join(", and ")),
         }
     }
 
@@ -152,13 +171,21 @@ mod tests {
         assert_eq!(readiness.state(), State::Full);
         readiness.set_stuck(&[1, 3]);
         assert_eq!(readiness.state(), State::Stuck);
-        assert_eq!(readiness.sentence(), "shards 1, 3 do not answer; use another node");
+        assert_eq!(
+            readiness.sentence(),
+            "shards 1, 3 do not answer, and the node has as many connections as it may; use another node"
+        );
         readiness.drain();
         assert_eq!(readiness.state(), State::Draining);
+        assert_eq!(readiness.reasons(), [State::Draining, State::Stuck, State::Full]);
         assert!(readiness.undrain());
         readiness.set_stuck(&[]);
         readiness.set_full(false);
         assert_eq!(readiness.state(), State::Ready);
+        assert_eq!(
+            (readiness.reasons(), readiness.sentence()),
+            (vec![], "the node takes viewers".into())
+        );
     }
 
     #[test]

@@ -81,6 +81,9 @@ pub(super) async fn reload(node: &Node, sources: &Sources, log: &LogLevel) {
 fn load(node: &Node, sources: &Sources) -> Result<Loaded, Vec<String>> {
     let texts = |problems: Problems| problems.0.iter().map(Problem::to_string).collect::<Vec<_>>();
     let (new, _) = Layout::load(sources, &node.layout.host).map_err(texts)?;
+    // What a socket unit holds stays in effect, and is compared and told as such.
+    let sockets = node.sockets();
+    let new = new.under_socket_unit(sockets.unit_listen(), sockets.unit_admin);
     match node.layout.refuses(&new.config) {
         None => Ok(new),
         Some(problem) => Err(vec![problem]),

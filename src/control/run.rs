@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
+use super::bind::Holder;
 use super::drain::Left;
 use super::logging::LogLevel;
 use super::node::{ANSWER_MS_MAX, Node};
@@ -124,6 +125,12 @@ impl ControlPlane {
             deadline_ms = server.drain_deadline_ms,
             "draining; a second signal ends the process at once"
         );
+        if node.sockets().holder == Holder::SocketUnit {
+            info!(
+                "the socket unit goes on holding the port: unless it is stopped too (systemctl stop uproar.socket), \
+                 whoever connects next starts the node again"
+            );
+        }
         tokio::select! {
             left = drain::until_empty(&node, delay_ms) => {
                 let Left { connections, silent } = &left;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use super::bind::{self, BindError, Bound};
+use super::bind::{self, BindError, Bound, Holder};
 use super::host::{self, Host};
 use super::layout::Layout;
 use super::logging;
@@ -16,7 +16,7 @@ use super::node::Node;
 use super::run::{ControlPlane, Ended};
 use crate::config::{Loaded, Problems, Sources, documented};
 use crate::link::HANDOVERS_MAX;
-use crate::shard::{self, LaunchError, Listeners, Plan};
+use crate::shard::{self, LaunchError, Plan};
 
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -57,10 +57,11 @@ pub fn serve(sources: Sources) -> Result<Ended, StartError> {
     // From here on, whoever reads the log reads also why the node does not start.
     let log = logging::start(&loaded.config.server);
     let bound = bind::bind(&loaded.config.server, layout.cpus.len())?;
+    let sockets = bound.sockets();
+    let loaded = loaded.under_socket_unit(sockets.unit_listen(), sockets.unit_admin);
     announce(&loaded, &layout, &bound);
 
-    let Bound { listeners, listen: _, admin } = bound;
-    let has_inherited = matches!(listeners, Listeners::Shared(_));
+    let Bound { listeners, admin, .. } = bound;
     let (sender, handovers) = mpsc::channel(HANDOVERS_MAX);
     let plan = Plan {
         node: layout.node.clone(),
@@ -74,7 +75,7 @@ pub fn serve(sources: Sources) -> Result<Ended, StartError> {
         conformance_echo: loaded.config.server.conformance_echo,
     };
     let shards = shard::launch(plan, sender)?;
-    let node = Node::new(loaded, layout, shards.ports).with_inherited_listeners(has_inherited);
+    let node = Node::new(loaded, layout, shards.ports).with_sockets(sockets);
     let node = Arc::new(node);
     Ok(ControlPlane { node, admin, handovers, sources, log }.run()?)
 }
@@ -100,6 +101,18 @@ fn announce(loaded: &Loaded, layout: &Layout, bound: &Bound) {
         connections_max = loaded.config.limits.connections_max,
         "starting"
     );
+    match bound.holder {
+        Holder::SocketUnit => info!(
+            "a socket unit holds {}: a restart refuses nobody, and ending the service for good takes ending \
+             the unit too (systemctl stop uproar.socket uproar.service)",
+            bound.listen
+        ),
+        Holder::Store => info!(
+            "the service manager keeps the listeners of {} until the service is stopped: a restart refuses nobody",
+            bound.listen
+        ),
+        Holder::Nobody => {}
+    }
     let settings: Vec<String> = documented()
         .map(|setting| format!("{}={}", setting.name, setting.value(&loaded.config)))
         .collect();

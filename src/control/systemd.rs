@@ -2,11 +2,15 @@
 
 use std::env;
 use std::io;
+use std::mem::MaybeUninit;
+use std::net::TcpListener;
+use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix};
 use sd_notify::NotifyState;
 use tracing::debug;
 
@@ -30,6 +34,33 @@ fn send(states: &[NotifyState<'_>]) -> io::Result<()> {
     let socket = UnixDatagram::unbound()?;
     socket.set_write_timeout(Some(SEND_MAX))?;
     socket.send_to_addr(text.as_bytes(), &manager).map(|_| ())
+}
+
+/// Has the manager keep a listener under this name, until the service is stopped. FDPOLL=0: it is
+/// not to look whether the socket has hung up, as a listener has nobody who could.
+pub(super) fn keep(name: &str, listener: &TcpListener) -> io::Result<()> {
+    let path = env::var_os("NOTIFY_SOCKET").ok_or(io::ErrorKind::NotFound)?;
+    let manager = match path.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddrUnix::new_abstract_name(name)?,
+        None => SocketAddrUnix::new(path.as_os_str())?,
+    };
+    let text = format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0\n");
+    let socket = UnixDatagram::unbound()?;
+    socket.set_write_timeout(Some(SEND_MAX))?;
+    let descriptors = [listener.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+    let text = [io::IoSlice::new(text.as_bytes())];
+    let none = SendFlags::empty();
+    rustix::net::sendmsg_addr(&socket, &manager, &text, &mut ancillary, none)?;
+    Ok(())
+}
+
+/// Has the manager close what it keeps under this name.
+pub(super) fn forget(name: &str) {
+    let name = format!("FDNAME={name}");
+    notify(&[NotifyState::Custom("FDSTOREREMOVE=1"), NotifyState::Custom(&name)]);
 }
 
 /// Every shard accepts.

@@ -80,7 +80,7 @@ fn rules_and_dashboard_use_only_what_a_node_exposes() {
 }
 
 #[test]
-fn the_rules_are_valid_and_each_alert_fires() {
+fn the_rules_are_valid_and_each_alert_fires_and_is_quiet() {
     let alerts = observability("alerts.yml");
     assert_good(&promtool(&["check", "rules", alerts.to_str().unwrap()], ""));
     let tests = observability("alerts_test.yml");
@@ -90,7 +90,12 @@ fn the_rules_are_valid_and_each_alert_fires() {
         rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
     assert!(alerts.len() >= 15, "{alerts:?}");
     for alert in alerts {
-        assert!(tests.contains(&format!("alertname=\"{alert}\"")), "{alert} is never fired");
+        let named = |how: &str| tests.contains(&format!("  - name: {alert}{how}"));
+        assert!(
+            named("\n") && tests.contains(&format!("alertname=\"{alert}\", severity")),
+            "{alert} is never fired"
+        );
+        assert!(named(" is quiet, "), "{alert} is never seen quiet");
     }
 }
 

@@ -56,8 +56,6 @@ impl Node {
             .arg(env!("CARGO_BIN_EXE_uproar"))
             .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--shards", "2"])
             .args(["--connections-max", "500", "--log-format", "json"])
-            // A scrape that falls into a busy moment would tell of a core busy for an hour.
-            .args(["--cpu-target-percent", "100"])
             .args(args)
             .stderr(Stdio::piped())
             .spawn()

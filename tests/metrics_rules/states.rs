@@ -32,9 +32,12 @@ fn what_real_nodes_expose_fires_what_it_should() {
     let node = Node::start(&["--stall-after-ms", "300"]);
     let stuck = node.metrics_with("uproar_shard_up{shard=\"0\"} 0");
     assert_fires("stuck", &constant(&stuck), &["UproarShardStuck"]);
-    // Under the watchdog one scrape sees it, a minute before the end of the hour.
-    let mut restarted = constant(&stuck);
-    restarted.insert("uproar_shard_up{shard=\"0\"}".to_owned(), "1x235 0 1x64".to_owned());
+    // Under the watchdog one scrape sees it, a minute before the end of the hour; the next is of a new process.
+    let mut busy = constant(&stuck);
+    busy.insert("uproar_shard_up{shard=\"0\"}".to_owned(), "1x235 0 1x64".to_owned());
+    assert_fires("one-scrape", &busy, &[]);
+    let mut restarted = busy;
+    restarted.insert("process_start_time_seconds".to_owned(), "100x236 200x64".to_owned());
     assert_fires("restarted", &restarted, &["UproarShardStuck"]);
 }
 

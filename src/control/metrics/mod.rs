@@ -39,7 +39,7 @@ pub(super) fn families(node: &Node, reports: &[Option<Report>]) -> Vec<Family> {
 }
 
 fn node_families(node: &Node, reports: &[Option<Report>]) -> Vec<Family> {
-    let state = node.readiness.state();
+    let reasons = node.readiness.reasons();
     let limits = node.limits();
     let gauge = |name, help, value: u64| Family::single(name, Kind::Gauge, help, value.into());
     let mut build = Family::new(
@@ -51,10 +51,10 @@ fn node_families(node: &Node, reports: &[Option<Report>]) -> Vec<Family> {
     let mut not_ready = Family::new(
         "uproar_not_ready",
         Kind::Gauge,
-        "1 for the reason why /ready answers 503, 0 for the others.",
+        "1 for each reason why /ready answers 503, 0 for the others; several may hold at once.",
     );
     for reason in State::ALL.into_iter().filter(|&reason| reason != State::Ready) {
-        let is_reason = u64::from(reason == state);
+        let is_reason = u64::from(reasons.contains(&reason));
         not_ready.sample(&[("reason", reason.code().to_owned())], is_reason.into());
     }
     let mut up = Family::new(
@@ -93,7 +93,7 @@ fn node_families(node: &Node, reports: &[Option<Report>]) -> Vec<Family> {
         gauge(
             "uproar_ready",
             "1 if the node takes new viewers, 0 while starting, draining, full, or stuck: a shard does not answer.",
-            u64::from(state == State::Ready),
+            u64::from(reasons.is_empty()),
         ),
         not_ready,
         up,
