@@ -3,6 +3,8 @@
 //! The engine owns the meaning and the default of a limit; a test holds the defaults here
 //! equal to the engine's.
 
+use uproar_engine::patience::COUNT_MAX;
+
 use super::setting::{Kind, Reload, Setting};
 use super::value::Value;
 
@@ -69,6 +71,12 @@ limits! {
         posts_per_sec_connection = "5", count("posts/s", 0, 1_000_000),
             "Sustained posts a second over one connection, with a burst of two seconds' worth; \
              more are refused with `rate_limited`. 0 is no cap.";
+        over_rate_commands_max = "100", count("commands", 0, COUNT_MAX as u64),
+            "Commands over that rate, whatever they are, from one connection within ten seconds: each \
+             is answered, and with this many the connection is closed with 1008. 0 is no limit.";
+        control_frames_per_sec_max = "100", Kind::NumberOrZero { unit: "frames/s", min: 10, max: COUNT_MAX as u64 },
+            "Pings and pongs from one connection within a second; with one more it is closed with 1008. \
+             0 is no limit.";
         posts_per_sec_event = "200", count("posts/s", 0, 1_000_000),
             "Sustained posts a second into one event, with a burst of two seconds' worth; more \
              are refused with `rate_limited`. 0 is no cap.";
@@ -82,6 +90,10 @@ limits! {
         room_log_frames_max = "8192", count("frames", 16, 1_048_576),
             "Retained comments of one room; the oldest go first. It is also how far a slow viewer \
              may fall behind.";
+        clock_lead_ms_max = "60000", ms(0, DAY_MS),
+            "How far the times of an event's comments may be ahead of the clock after it was set back: until \
+             it has caught up they stand still, so that they never run backwards. When the clock was wrong by \
+             more, they follow it.";
         room_idle_ms_max = "300000", ms(1_000, 30 * DAY_MS),
             "An event without viewers and new comments for this long is forgotten.";
         history_frames = "50", count("frames", 0, 65_536),

@@ -13,8 +13,13 @@ use uproar_engine::report::{CloseCause, Refusal, Report};
 /// The shortest time between two lines.
 const SILENCE: Duration = Duration::from_secs(60);
 /// Connections that ended because of what the peer did, or did not do.
-const CLOSES: [CloseCause; 4] =
-    [CloseCause::PeerFault, CloseCause::QueueFull, CloseCause::Lag, CloseCause::Stalled];
+const CLOSES: [CloseCause; 5] = [
+    CloseCause::PeerFault,
+    CloseCause::QueueFull,
+    CloseCause::OverRate,
+    CloseCause::Lag,
+    CloseCause::Stalled,
+];
 /// Requests that were refused because of the peer.
 const REFUSALS: [Refusal; 4] =
     [Refusal::BadRequest, Refusal::TooLarge, Refusal::Timeout, Refusal::AddressFull];

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use crate::bucket::Bucket;
 use crate::codec::Codec;
 use crate::mesh::Join;
+use crate::patience::Patience;
 use crate::report::CloseCause;
 use crate::table::Id;
 use crate::ws::reader::Reader;
@@ -116,6 +117,8 @@ pub struct Connection {
     pub author: Option<Box<Author>>,
     /// Its rate of posts.
     pub posts: Bucket,
+    /// How often it went beyond its rates.
+    pub patience: Patience,
     /// When the present phase began.
     pub phase_tick: u32,
     /// When the last byte came from it; a little earlier after the upgrade, to spread the pings.
@@ -150,6 +153,7 @@ impl Connection {
             private: None,
             author: None,
             posts: Bucket::default(),
+            patience: Patience::default(),
             phase_tick: tick,
             heard_tick: tick,
             pinged_tick: 0,

@@ -19,6 +19,7 @@ pub mod keys;
 pub mod limits;
 pub mod log;
 pub mod mesh;
+pub mod patience;
 pub mod placement;
 pub mod random;
 pub mod rate;

@@ -28,6 +28,12 @@ pub struct Limits {
     pub comment_bytes_max: u32,
     /// Sustained posts a second over one connection, with a burst of two seconds' worth. 0: no cap.
     pub posts_per_sec_connection: u32,
+    /// How far comment times may be ahead of the clock after it was set back, in milliseconds; beyond it they follow it.
+    pub clock_lead_ms_max: u32,
+    /// Commands over that rate within ten seconds, the last of which is answered and closed with 1008. 0: no limit.
+    pub over_rate_commands_max: u32,
+    /// Pings and pongs over one connection within a second; one more is closed with 1008. 0: no limit.
+    pub control_frames_per_sec_max: u32,
     /// Sustained posts a second into one event, with a burst of two seconds' worth. 0: no cap.
     pub posts_per_sec_event: u32,
     /// Live connections on the node; more are answered 503 `full`.
@@ -78,6 +84,9 @@ impl Default for Limits {
             message_bytes_max: 16 * 1024,
             comment_bytes_max: 2_000,
             posts_per_sec_connection: 5,
+            clock_lead_ms_max: 60_000,
+            over_rate_commands_max: 100,
+            control_frames_per_sec_max: 100,
             posts_per_sec_event: 200,
             connections_max: 55_000,
             connections_per_address_max: 0,

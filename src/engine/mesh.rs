@@ -32,6 +32,8 @@ pub enum MeshMessage {
         room: Id,
         /// All viewers of the room on this node.
         viewers: u32,
+        /// When the oldest comment was appended that this is about, in monotonic microseconds of the node.
+        appended_us: u64,
     },
     /// How many subscribers a replica has.
     Members {

@@ -64,8 +64,10 @@ pub enum CloseCause {
     Peer,
     /// The peer broke the WebSocket protocol, a size limit or UTF-8 (1002, 1003, 1007, 1009).
     PeerFault,
-    /// The private queue was over its limit (1008).
+    /// The private queue was over its limit.
     QueueFull,
+    /// Too many commands over the rate, or too many pings and pongs (1008).
+    OverRate,
     /// Two keepalive intervals without a byte.
     Silent,
     /// Evicted: fell out of the log under the evict policy (4000).
@@ -80,10 +82,11 @@ pub enum CloseCause {
 
 impl CloseCause {
     /// All causes, in order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Peer,
         Self::PeerFault,
         Self::QueueFull,
+        Self::OverRate,
         Self::Silent,
         Self::Lag,
         Self::Stalled,
@@ -97,6 +100,7 @@ impl CloseCause {
             Self::Peer => "peer",
             Self::PeerFault => "peer_fault",
             Self::QueueFull => "queue_full",
+            Self::OverRate => "over_rate",
             Self::Silent => "silent",
             Self::Lag => "lag",
             Self::Stalled => "stalled",
@@ -123,6 +127,10 @@ pub struct Counters {
     pub moves: u64,
     /// Comments appended to logs of this shard.
     pub comments: u64,
+    /// Comments whose time is an earlier one's because the clock was set back.
+    pub times_held: u64,
+    /// Events whose comment times followed the clock back: it had been wrong by more than `clock_lead_ms_max`.
+    pub times_set_back: u64,
     /// Posts answered with `error` or an HTTP status, by [`PostRefusal`] order of declaration.
     pub posts_refused: [u64; PostRefusal::ALL.len()],
     /// Posts answered from the key window instead of being appended again.
@@ -151,29 +159,35 @@ pub struct Counters {
     pub passes: u64,
     /// Duration of finished passes.
     pub pass_seconds: Histogram,
+    /// From the append of the oldest comment that a pass sent to its last send, one observation a pass.
+    pub delivery_seconds: Histogram,
     /// How far behind the head a subscriber was when a pass reached it, worst of each pass, in frames.
     pub pass_lag_frames_max: u64,
 }
 
-/// A histogram over powers of two: bucket `i` counts durations of at most `100 µs << i`.
+/// A histogram with two buckets a power of two: at most 100 µs, 150, 200, 300 and so on up to 3.2768 s.
 #[derive(Clone, Debug, Default)]
 pub struct Histogram {
     /// Observations per bucket, not cumulative; the last bucket has no upper bound.
-    pub buckets: [u64; 14],
+    pub buckets: [u64; BOUNDS + 1],
     /// Sum of all observations, in microseconds.
     pub sum_us: u64,
 }
+
+/// Buckets with an upper bound. (Arrays of up to 32 elements have defaults.)
+const BOUNDS: usize = 31;
 
 impl Histogram {
     /// The upper bound of bucket `i` in microseconds; `None` for the last.
     #[must_use]
     pub fn bound_us(i: usize) -> Option<u64> {
-        (i < 13).then(|| 100 << i)
+        (i < BOUNDS).then(|| [100, 150][i % 2] << (i / 2))
     }
 
     /// Counts one duration, in microseconds.
     pub fn observe(&mut self, us: u64) {
-        let bucket = (0..13).find(|&i| us <= 100 << i).unwrap_or(13);
+        let is_within = |&i: &usize| Self::bound_us(i).is_none_or(|bound| us <= bound);
+        let bucket = (0..BOUNDS).find(is_within).unwrap_or(BOUNDS);
         self.buckets[bucket] += 1;
         self.sum_us += us;
     }
@@ -186,8 +200,22 @@ pub struct Shell {
     pub cpu: u32,
     /// CPU time of the shard's thread, in microseconds.
     pub cpu_us: u64,
-    /// Busy share of the core as the governor sees it (softirq included), in permille.
+    /// Time that the thread was ready to run and its core ran others, in microseconds.
+    pub run_delay_us: u64,
+    /// Busy share of the core, softirq included, in permille.
     pub busy_permille: u32,
+    /// The part of it that the governor counts: without what input costs.
+    pub fanout_permille: u32,
+    /// Time spent on input (completions, reads, mesh, jobs) and on sends, in microseconds.
+    pub input_us: u64,
+    /// See `input_us`.
+    pub send_us: u64,
+    /// Turns whose input was cut short so that sends got their share; the rest stood in line.
+    pub turns_cut: u64,
+    /// Turns and sleeps that took 100 ms longer than planned.
+    pub stalls: u64,
+    /// How much longer they took, all together, in microseconds.
+    pub stall_us: u64,
     /// Times the shard slept and woke.
     pub wakeups: u64,
     /// `io_uring_enter` calls that submitted something.

@@ -87,6 +87,8 @@ pub struct Pass {
     pub remaining: usize,
     /// When it began, in monotonic microseconds.
     pub began_us: u64,
+    /// When the oldest comment that it sends was appended, in monotonic microseconds.
+    pub appended_us: u64,
     /// The log's end when it began: what came after may not have reached everybody.
     pub log_end: u64,
     /// Sends made.
@@ -106,6 +108,8 @@ pub struct Feed {
     pub phase: Phase,
     /// The pass under way, if any.
     pub pass: Option<Pass>,
+    /// When the oldest comment was appended that no pass has taken up yet, in monotonic microseconds.
+    pub appended_us: Option<u64>,
     /// No pass begins before this, in monotonic microseconds.
     pub rest_until_us: u64,
     /// The tick of the last send to members, for keepalive.
@@ -119,6 +123,7 @@ impl Feed {
             members: Vec::new(),
             phase: Phase::Idle,
             pass: None,
+            appended_us: None,
             rest_until_us: 0,
             sent_tick: 0,
         }
@@ -134,6 +139,8 @@ pub struct Follower {
     pub members: u32,
     /// An "appended" for it waits in the outbox.
     pub is_hinted: bool,
+    /// When the oldest comment was appended that this one is about, in monotonic microseconds.
+    pub appended_us: u64,
 }
 
 /// The home shard's part of a room.
@@ -147,7 +154,7 @@ pub struct Home {
     pub posts: Bucket,
     /// Comments lately.
     pub comments: Rate,
-    /// Time of the newest comment, Unix ms; it never runs backwards.
+    /// Time of the newest comment, Unix ms; it runs backwards only when the clock was wrong.
     pub time_ms: u64,
     /// Place in the order of coldness; 0 while nothing is held.
     pub warmth: u64,

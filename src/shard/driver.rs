@@ -9,27 +9,25 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam::queue::ArrayQueue;
 use tokio::sync::mpsc;
-use uproar_engine::control::{Reply, Request};
 use uproar_engine::engine::{Chunk, Engine, Setup};
 use uproar_engine::limits::Limits;
 use uproar_engine::report::Shell;
 use uproar_engine::table::Id;
 use uproar_engine::time::{Now, TICK_US};
-use uproar_ring::{Event, Ring, Wake};
+use uproar_ring::{Ring, Wake};
 
 use crate::link::{Handover, Job};
 use crate::shard::accepting::Accepting;
 use crate::shard::handing::Leaver;
-use crate::shard::load::Load;
+use crate::shard::input::Input;
+use crate::shard::load::{Load, Spent};
 use crate::shard::mesh::{Link, Neighbour, Node};
 use crate::shard::sockets::Sockets;
 
-/// Completions handled in one turn of a ring, so that sends get their turn as well.
-const EVENTS_MAX: usize = 512;
-/// Messages taken from one mesh link, and jobs from the control plane, in one turn.
-const MAIL_MAX: usize = 256;
 /// Ticks from one return of freed memory to the kernel to the next: 5 s.
 const GIVE_BACK_TICKS: u32 = 50;
+/// A turn that takes this long, or a sleep that ends this much late, has been kept from its core.
+const STALL_US_MIN: u64 = 100_000;
 /// Sleeps shorter than this are not worth a timer.
 const NAP_US_MIN: u64 = 50;
 
@@ -71,14 +69,16 @@ pub(super) struct Driver {
     pub(super) addresses: HashMap<u32, IpAddr>,
     pub(super) shell: Shell,
     pub(super) chunk: Chunk,
+    pub(super) input: Input,
     wake: Wake,
-    jobs: Arc<ArrayQueue<Job>>,
-    inbox: Vec<Link>,
+    pub(super) jobs: Arc<ArrayQueue<Job>>,
+    pub(super) inbox: Vec<Link>,
     outbox: Vec<Link>,
     load: Load,
-    events: Vec<Event>,
     pub(super) started: Instant,
     slept_us: u64,
+    /// When the present turn began, and how much the shard had slept by then.
+    turned: (u64, u64),
     /// For tests: when the shard stops turning; `u64::MAX`: never.
     stall_us: u64,
     next_tick_us: u64,
@@ -118,14 +118,15 @@ impl Driver {
             addresses: HashMap::new(),
             shell: Shell { cpu: start.cpu as u32, ..Shell::default() },
             chunk: Chunk::default(),
+            input: Input::new(ring_count),
             wake,
             jobs: start.jobs,
             inbox: start.inbox,
             outbox: start.outbox,
             load: Load::new(start.cpu, now.mono_us),
-            events: Vec::with_capacity(EVENTS_MAX),
             started: start.started,
             slept_us: 0,
+            turned: (now.mono_us, 0),
             stall_us: start
                 .stalls_after
                 .map_or(u64::MAX, |after| now.mono_us + after.as_micros() as u64),
@@ -140,10 +141,10 @@ impl Driver {
         self.sockets.rings.iter_mut().for_each(Ring::mute);
         loop {
             let now = clocks(self.started);
+            self.begin_turn(now.mono_us);
             self.refill_accepts(now);
-            let mut has_worked = self.turn_rings(now);
-            has_worked |= self.read_mail(now);
-            has_worked |= self.answer_jobs(now);
+            let (mut has_worked, mono_us) = self.take_input(now);
+            let now = Now { mono_us, ..now };
             self.tick(now);
             self.do_outputs(now);
             has_worked |= self.flush(now);
@@ -155,45 +156,20 @@ impl Driver {
         }
     }
 
-    fn turn_rings(&mut self, now: Now) -> bool {
-        let mut has_worked = false;
-        for ring in 0..self.sockets.rings.len() {
-            let mut events = std::mem::take(&mut self.events);
-            self.sockets.rings[ring].turn(&mut events, EVENTS_MAX);
-            has_worked |= !events.is_empty();
-            for event in events.drain(..) {
-                self.count_node();
-                self.handle(now, ring, event);
-                // Before the next event: it may be an accept that takes the place of a connection
-                // that this one ended.
-                self.do_outputs(now);
-            }
-            self.events = events;
-            self.sockets.read_wanting(ring);
-        }
-        // What the events asked for goes to the kernel in one submission a ring; reads that can
-        // end at once are in the completion queue for the next turn.
-        self.sockets.rings.iter_mut().for_each(Ring::submit);
-        has_worked
+    /// Notes how long the last turn took, without its sleep: a turn is short, whatever there is to do.
+    fn begin_turn(&mut self, now_us: u64) {
+        let (began_us, slept_us) = self.turned;
+        let took_us = now_us - began_us - (self.slept_us - slept_us);
+        self.note_stall(took_us);
+        self.turned = (now_us, self.slept_us);
     }
 
-    fn read_mail(&mut self, now: Now) -> bool {
-        let mut has_worked = false;
-        for from in 0..self.inbox.len() {
-            for _ in 0..MAIL_MAX {
-                let Some(message) = self.inbox[from].pop() else { break };
-                has_worked = true;
-                self.count_node();
-                self.engine.receive_mesh(now, from as u32, message);
-                self.do_outputs(now);
-            }
+    /// Counts what took `us` longer than planned, if that is long.
+    fn note_stall(&mut self, us: u64) {
+        if us >= STALL_US_MIN {
+            self.shell.stalls += 1;
+            self.shell.stall_us += us;
         }
-        has_worked
-    }
-
-    /// Other shards admit connections at the same time, so the engine is told before each chance to admit one.
-    fn count_node(&mut self) {
-        self.engine.set_node_connections(self.node.connections.load(Ordering::Relaxed));
     }
 
     fn send_mail(&mut self) {
@@ -215,31 +191,14 @@ impl Driver {
         }
     }
 
-    fn answer_jobs(&mut self, now: Now) -> bool {
-        let mut has_worked = false;
-        for _ in 0..MAIL_MAX {
-            let Some(Job { request, reply }) = self.jobs.pop() else { break };
-            has_worked = true;
-            // A cap that a reload sets counts those who come from then on.
-            if let Request::Reload(limits) = &request {
-                self.counts_addresses = limits.connections_per_address_max > 0;
-            }
-            let mut answer = self.engine.control(now, request);
-            if let Reply::Report(report) = &mut answer {
-                report.shell = self.shell_report();
-            }
-            // Whoever asked may have given up waiting.
-            let _ = reply.send(answer);
-        }
-        has_worked
-    }
-
-    fn shell_report(&self) -> Shell {
+    pub(super) fn shell_report(&self) -> Shell {
         let (slots, slots_used) = self.sockets.slots();
         let rings = &self.sockets.rings;
         Shell {
             cpu_us: self.load.cpu_us(),
-            busy_permille: self.load.busy_permille(),
+            run_delay_us: self.load.run_delay_us(),
+            busy_permille: self.load.busy().core_permille,
+            fanout_permille: self.load.busy().fanout_permille,
             submits: rings.iter().map(Ring::submits).sum(),
             cq_overflows: rings.iter().map(Ring::overflows).sum(),
             accepts_in_flight: self.accepting.in_flight() as u64,
@@ -259,8 +218,9 @@ impl Driver {
             }
         }
         self.next_tick_us = (now.mono_us / TICK_US + 1) * TICK_US;
-        let busy_permille = self.load.sample(now.mono_us, self.slept_us);
-        self.engine.tick(now, busy_permille);
+        let spent = Spent { slept_us: self.slept_us, input_us: self.shell.input_us };
+        let busy = self.load.sample(now.mono_us, spent);
+        self.engine.tick(now, busy.fanout_permille);
         if self.sockets.ring_for_accept().is_none() {
             // Whoever waits in the backlog would wait for the slowest of those who have not said a word.
             self.engine.shed_handshakes(now);
@@ -290,7 +250,9 @@ impl Driver {
             // A failed sleep must not become a busy loop that nobody sees.
             self.wake.sleep_thread().expect("the eventfd of this shard can be read");
             self.shell.wakeups += 1;
-            self.slept_us += clocks(self.started).mono_us - now.mono_us;
+            let woke_us = mono_us(self.started);
+            self.slept_us += woke_us - now.mono_us;
+            self.note_stall(woke_us.saturating_sub(due_us));
         }
         self.sockets.rings.iter_mut().for_each(Ring::mute);
         self.wake.announce_awake();
@@ -298,6 +260,7 @@ impl Driver {
 
     fn has_mail_or_work(&mut self) -> bool {
         self.sockets.has_wanting()
+            || self.input.has_taken()
             || !self.jobs.is_empty()
             || self.inbox.iter().any(|link| !link.is_empty())
             || self.sockets.rings.iter_mut().any(Ring::has_work)
@@ -314,7 +277,11 @@ const CLOCK_START_US: u64 = 86_400_000_000;
 
 /// Reads both clocks.
 pub(super) fn clocks(started: Instant) -> Now {
-    let mono_us = started.elapsed().as_micros() as u64 + CLOCK_START_US;
     let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Now { mono_us, wall_ms: wall.as_millis() as u64 }
+    Now { mono_us: mono_us(started), wall_ms: wall.as_millis() as u64 }
+}
+
+/// Reads the monotonic clock, in microseconds.
+pub(super) fn mono_us(started: Instant) -> u64 {
+    started.elapsed().as_micros() as u64 + CLOCK_START_US
 }

@@ -6,7 +6,7 @@ use uproar_engine::engine::Source;
 use uproar_engine::time::Now;
 use uproar_ring::{Outgoing, Slot};
 
-use crate::shard::driver::Driver;
+use crate::shard::driver::{Driver, mono_us};
 
 impl Driver {
     /// Sends the next chunk. False when there was nothing to send.
@@ -18,12 +18,14 @@ impl Driver {
         if self.chunk.deliveries.is_empty() {
             return false;
         }
-        let began = std::time::Instant::now();
+        let began_us = mono_us(self.started);
         let mut failures = Vec::new();
         for ring in 0..self.sockets.rings.len() {
             self.send_on(ring, &mut failures);
         }
-        let spent_us = began.elapsed().as_micros() as u64;
+        let now = Now { mono_us: mono_us(self.started), ..now };
+        let spent_us = now.mono_us - began_us;
+        self.shell.send_us += spent_us;
         self.engine.settle(now, &mut self.chunk, &mut failures, spent_us);
         true
     }

@@ -5,6 +5,9 @@
 //! them. Softirq work done while the shard slept (packets coming in) uses up the same core: it is
 //! added from `/proc/stat`, as far as the core was not idle beyond the shard's own time, because
 //! the softirq count there contains what ran on top of the shard as well.
+//!
+//! The governor can only make fan-out cheaper, so it is told fan-out's part of the busy share: all of it but what
+//! the shard spent on input. Softirq work and preemption are divided between the two as the shard's own time is.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -23,13 +26,30 @@ pub(super) struct Load {
     at_us: u64,
     slept_us: u64,
     delayed_us: u64,
+    input_us: u64,
     core: Core,
     /// Softirq work while the shard sleeps, in permille of the core.
     asleep_permille: u64,
     own_us: u64,
     samples: u32,
     cpu_us: u64,
-    busy_permille: u32,
+    busy: Busy,
+}
+
+/// What the shard has done with its time so far, in microseconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Spent {
+    pub(super) slept_us: u64,
+    pub(super) input_us: u64,
+}
+
+/// Busy shares between two samples, in permille of the core.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Busy {
+    /// On the shard's behalf.
+    pub(super) core_permille: u32,
+    /// Without what input costs.
+    pub(super) fanout_permille: u32,
 }
 
 /// Running totals at the last look at `/proc/stat`, in microseconds.
@@ -52,12 +72,13 @@ impl Load {
             at_us: now_us,
             slept_us: 0,
             delayed_us: 0,
+            input_us: 0,
             core: Core::default(),
             asleep_permille: 0,
             own_us: 0,
             samples: 0,
             cpu_us: 0,
-            busy_permille: 0,
+            busy: Busy::default(),
         }
     }
 
@@ -66,13 +87,19 @@ impl Load {
         self.cpu_us
     }
 
-    /// The last sample.
-    pub(super) fn busy_permille(&self) -> u32 {
-        self.busy_permille
+    /// Time that the thread stood in the run queue so far, in microseconds, as of the last sample.
+    pub(super) fn run_delay_us(&self) -> u64 {
+        self.delayed_us
     }
 
-    /// The busy share since the last call; `slept_us` is all sleep of the shard so far.
-    pub(super) fn sample(&mut self, now_us: u64, slept_us: u64) -> u32 {
+    /// The last sample.
+    pub(super) fn busy(&self) -> Busy {
+        self.busy
+    }
+
+    /// The busy shares since the last call.
+    pub(super) fn sample(&mut self, now_us: u64, spent: Spent) -> Busy {
+        let Spent { slept_us, input_us } = spent;
         let (cpu_us, delayed_us) = self.read_schedstat().unwrap_or((self.cpu_us, self.delayed_us));
         let wall = (now_us - self.at_us).max(1);
         let slept = (slept_us - self.slept_us).min(wall);
@@ -82,11 +109,15 @@ impl Load {
         if self.samples.is_multiple_of(STAT_EVERY) {
             self.look_at_core(now_us);
         }
-        self.busy_permille = (own * 1_000 / wall + self.asleep_permille).min(1_000) as u32;
-        (self.at_us, self.slept_us) = (now_us, slept_us);
+        let core = (own * 1_000 / wall + self.asleep_permille).min(1_000);
+        let awake = (wall - slept).max(1);
+        let input = (input_us - self.input_us).min(awake);
+        let fanout = core * (awake - input) / awake;
+        self.busy = Busy { core_permille: core as u32, fanout_permille: fanout as u32 };
+        (self.at_us, self.slept_us, self.input_us) = (now_us, slept_us, input_us);
         (self.cpu_us, self.delayed_us) = (cpu_us, delayed_us);
         self.samples = self.samples.wrapping_add(1);
-        self.busy_permille
+        self.busy
     }
 
     /// CPU time and run-queue delay of this thread, in microseconds.
@@ -165,7 +196,11 @@ mod tests {
     #[test]
     fn busy_is_what_was_not_slept() {
         let mut load = Load { schedstat: None, stat: None, ..Load::new(0, 1_000_000) };
-        assert_eq!(load.sample(1_100_000, 30_000), 700);
-        assert_eq!(load.sample(1_200_000, 130_000), 0);
+        let spent = |slept_us, input_us| Spent { slept_us, input_us };
+        let busy = |core, fanout| Busy { core_permille: core, fanout_permille: fanout };
+        assert_eq!(load.sample(1_100_000, spent(30_000, 0)), busy(700, 700));
+        assert_eq!(load.sample(1_200_000, spent(130_000, 0)), busy(0, 0));
+        // A flood takes all that fan-out leaves of the core.
+        assert_eq!(load.sample(1_300_000, spent(130_000, 60_000)), busy(1_000, 400));
     }
 }

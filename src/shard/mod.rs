@@ -12,6 +12,7 @@ mod driver;
 mod events;
 mod flushing;
 mod handing;
+mod input;
 mod load;
 mod mesh;
 mod outputs;

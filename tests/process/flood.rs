@@ -17,7 +17,10 @@ impl Drop for Over<'_> {
 
 #[test]
 fn viewers_that_flood_do_not_keep_others_from_being_read() {
-    let node = Node::start(&["--posts-per-sec-connection", "0", "--posts-per-sec-event", "0"]);
+    let lifted = ["posts-per-sec-connection", "posts-per-sec-event", "control-frames-per-sec-max"];
+    let flags: Vec<String> =
+        lifted.iter().flat_map(|flag| [format!("--{flag}"), "0".into()]).collect();
+    let node = Node::start(&flags.iter().map(String::as_str).collect::<Vec<_>>());
     let mut good = node.join("good", "");
     // Pongs that nobody asked for cost the flooder nothing: they are not answered.
     let pongs = [0x8a, 0x80, 0, 0, 0, 0].repeat(20_000);

@@ -13,6 +13,7 @@ mod handshakes;
 mod joining;
 mod limits;
 mod node;
+mod over_rate;
 mod rest;
 mod rkyv_frames;
 mod shards;

@@ -74,7 +74,9 @@ fn a_viewer_that_accepts_nothing_is_given_up_on() {
 
 #[test]
 fn answers_nobody_reads_fill_a_bounded_queue() {
-    let node = Node::start(&[&NARROW[..], &["--private-queue-bytes-max", "4096"]].concat());
+    // Pings are the cheapest way to ask; how many a second is another limit's affair.
+    let limits = ["--private-queue-bytes-max", "4096", "--control-frames-per-sec-max", "0"];
+    let node = Node::start(&[&NARROW[..], &limits].concat());
     let mut deaf = node.join_narrow("e", "?history=0");
     let ping = tungstenite::Message::Ping(vec![b'x'; 120].into());
     // Ends when the node closes the connection; until then every ping asks for a pong.

@@ -78,12 +78,22 @@ static ROWS: &[Row] = &[
     Row {
         name: "uproar_closes_total",
         kind: Kind::Counter,
-        help: "Live connections ended, by cause; lag, stalled and queue_full are evictions of slow viewers.",
+        help: "Live connections ended, by cause; lag, stalled and queue_full are slow viewers, over_rate is a flood.",
         read: Read::Each("cause", closes),
     },
     counter("uproar_pings_total", "Keepalive pings sent.", |r| r.counters.pings),
     // Comments and their fan-out.
     counter("uproar_comments_total", "Comments appended to logs.", |r| r.counters.comments),
+    counter(
+        "uproar_comment_times_held_total",
+        "Comments that got the time of an earlier one because the host's clock was set back a little.",
+        |r| r.counters.times_held,
+    ),
+    counter(
+        "uproar_comment_times_set_back_total",
+        "Events whose comment times ran back with the host's clock, which had been ahead by more than clock_lead_ms_max.",
+        |r| r.counters.times_set_back,
+    ),
     Row {
         name: "uproar_posts_refused_total",
         kind: Kind::Counter,
@@ -132,6 +142,12 @@ static ROWS: &[Row] = &[
         help: "Duration of finished passes over the subscribers of a room.",
         read: Read::Histogram(|r| &r.counters.pass_seconds),
     },
+    Row {
+        name: "uproar_delivery_seconds",
+        kind: Kind::Histogram,
+        help: "From the append of a comment to the last send of the pass that carried it, one observation a pass.",
+        read: Read::Histogram(|r| &r.counters.delivery_seconds),
+    },
     gauge(
         "uproar_pass_lag_frames_max",
         "How far behind its room a viewer was at most when a pass reached it, in comments, since start.",
@@ -175,8 +191,48 @@ static ROWS: &[Row] = &[
     Row {
         name: "uproar_shard_busy_ratio",
         kind: Kind::Gauge,
-        help: "Busy share of the shard's core as the governor sees it, softirq included, 0 to 1.",
+        help: "Busy share of the shard's core, softirq included, 0 to 1.",
         read: Read::Permille(|r| r.shell.busy_permille.into()),
+    },
+    Row {
+        name: "uproar_shard_fanout_busy_ratio",
+        kind: Kind::Gauge,
+        help: "The part of uproar_shard_busy_ratio that the governor holds at its target: without what input costs.",
+        read: Read::Permille(|r| r.shell.fanout_permille.into()),
+    },
+    Row {
+        name: "uproar_shard_input_seconds_total",
+        kind: Kind::Counter,
+        help: "Time the shard spent on what came in: completions, reads, other shards' messages, HTTP requests.",
+        read: Read::Micros(|r| r.shell.input_us),
+    },
+    Row {
+        name: "uproar_shard_send_seconds_total",
+        kind: Kind::Counter,
+        help: "Time the shard spent on sends.",
+        read: Read::Micros(|r| r.shell.send_us),
+    },
+    counter(
+        "uproar_shard_turns_cut_total",
+        "Turns whose input took its share of the time while sends were due; the rest of it stood in line.",
+        |r| r.shell.turns_cut,
+    ),
+    Row {
+        name: "uproar_shard_run_delay_seconds_total",
+        kind: Kind::Counter,
+        help: "Time the shard was ready to run and its core ran something else; it should have its core to itself.",
+        read: Read::Micros(|r| r.shell.run_delay_us),
+    },
+    counter(
+        "uproar_shard_stalls_total",
+        "Turns and sleeps of the shard that took 100 ms longer than planned: its core was taken, or the host stood still.",
+        |r| r.shell.stalls,
+    ),
+    Row {
+        name: "uproar_shard_stall_seconds_total",
+        kind: Kind::Counter,
+        help: "How much longer than planned those took, all together.",
+        read: Read::Micros(|r| r.shell.stall_us),
     },
     Row {
         name: "uproar_governor_pause_ratio",

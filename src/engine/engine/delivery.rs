@@ -76,6 +76,19 @@ impl Engine {
         self.fanout.has_work()
     }
 
+    /// Whether there is something to send, now or once a rest is over.
+    #[must_use]
+    pub fn has_sends(&self) -> bool {
+        self.fanout.has_work() || self.fanout.next_rested_us().is_some()
+    }
+
+    /// Whether some of it is due by `now_us`, in monotonic microseconds.
+    #[must_use]
+    pub fn is_due(&self, now_us: u64) -> bool {
+        self.fanout.has_work()
+            || self.fanout.next_rested_us().is_some_and(|due_us| due_us <= now_us)
+    }
+
     /// Builds the next sends. An empty chunk does not mean that there is no more work.
     pub fn next_chunk(&mut self, now: Now, chunk: &mut Chunk) {
         chunk.clear();
@@ -179,13 +192,14 @@ impl Engine {
     /// Gives a running feed its turn: visits members until it has made `share` sends, the chunk is
     /// full or the pass is over.
     fn advance_pass(&mut self, now: Now, key: FeedKey, chunk: &mut Chunk, share: usize) {
-        let is_derived = self.derive_step(key.room);
+        let is_derived = self.derive_step(now, key.room);
         let Some(room) = self.rooms.table.get_mut(key.room) else { return };
         let Some(feed) = room.feed_mut(key.codec()) else { return };
-        let Feed { log, members, pass, .. } = feed;
+        let Feed { log, members, pass, appended_us, .. } = feed;
         let pass = pass.get_or_insert_with(|| Pass {
             remaining: members.len(),
             began_us: now.mono_us,
+            appended_us: appended_us.take().unwrap_or(now.mono_us),
             log_end: log.end(),
             ..Pass::default()
         });
@@ -225,18 +239,24 @@ impl Engine {
             self.lagged(now, id);
         }
         if is_over {
-            self.end_pass(now, key, is_derived);
+            self.end_pass(now, key, is_derived, sends > 0);
         } else {
             self.fanout.again(key);
         }
     }
 
-    fn end_pass(&mut self, now: Now, key: FeedKey, is_derived: bool) {
+    /// `has_sent`: its last sends are in the chunk that is being built; otherwise they went with an earlier one.
+    fn end_pass(&mut self, now: Now, key: FeedKey, is_derived: bool, has_sent: bool) {
         let Some(room) = self.rooms.table.get_mut(key.room) else { return };
         let Some(feed) = room.feed_mut(key.codec()) else { return };
         let pass = feed.pass.take().expect("the pass that ended was under way");
         let cost_us = self.fanout.cost_us(&pass);
         if pass.sends > 0 {
+            if has_sent {
+                self.finished.push(pass.appended_us);
+            } else {
+                observe_delivery(&mut self.counters, now, pass.appended_us);
+            }
             self.counters.passes += 1;
             // A pass of one chunk ends within the turn that it began in.
             self.counters.pass_seconds.observe((now.mono_us - pass.began_us).max(cost_us));
@@ -265,7 +285,7 @@ impl Engine {
         let Phase::Live { room, member } = connection.phase else { return };
         let codec = connection.codec;
         // The home shard may have trimmed past the end that this one knows.
-        self.catch_up(now, room);
+        self.catch_up(now, room, now.mono_us);
         let room = self.rooms.table.get_mut(room).expect("a member's room exists");
         let feed = room.feed_mut(codec).expect("a member's feed exists");
         let member = &mut feed.members[member as usize];
@@ -281,7 +301,7 @@ impl Engine {
     }
 
     /// Sets right what the kernel did not take whole. `failures` are `(index, result)` of sends
-    /// of this chunk: `Ok(n)` took `n` bytes, `WouldBlock` none. `spent_us` is how long all took.
+    /// of this chunk: `Ok(n)` took `n` bytes, `WouldBlock` none. `spent_us` is how long all took, `now` is after it.
     /// The chunk is empty afterwards: a segment that an idle shard went on keeping alive would keep
     /// all that follow it, however often its room is trimmed.
     pub fn settle(
@@ -317,6 +337,14 @@ impl Engine {
             }
         }
         chunk.clear();
+        self.observe_deliveries(now);
+    }
+
+    /// The last sends of the passes that have ended are with the kernel.
+    fn observe_deliveries(&mut self, now: Now) {
+        for appended_us in self.finished.drain(..) {
+            observe_delivery(&mut self.counters, now, appended_us);
+        }
     }
 
     /// A run of log frames went out only up to its byte `taken`.
@@ -394,6 +422,12 @@ impl Engine {
             count(&mut self.counters, delivery);
         }
     }
+}
+
+/// The last send of a pass is with the kernel, `now`.
+fn observe_delivery(counters: &mut crate::report::Counters, now: Now, appended_us: u64) {
+    // Another shard's turn may have begun a little later than this one's.
+    counters.delivery_seconds.observe(now.mono_us.saturating_sub(appended_us));
 }
 
 /// Counts the log frames of a send as if it will succeed.

@@ -18,13 +18,13 @@ impl Engine {
                 let Answer { connection, reference, result } = *answer;
                 self.answer_post(now, connection, reference.as_ref(), result);
             }
-            MeshMessage::Appended { room, viewers } => {
+            MeshMessage::Appended { room, viewers, appended_us } => {
                 let Some(id) = self.rooms.find_replica(from, room) else { return };
                 let replica = self.rooms.table.get_mut(id).expect("a listed replica exists");
                 if let Role::Replica(role) = &mut replica.role {
                     role.viewers = viewers;
                 }
-                self.catch_up(now, id);
+                self.catch_up(now, id, appended_us);
             }
             MeshMessage::Members { room, members } => {
                 self.change_follower(now, room, from, |follower| follower.members = members);
@@ -39,14 +39,14 @@ impl Engine {
         }
     }
 
-    /// Replica: sees what the home shard has published, hint or no hint.
-    pub(super) fn catch_up(&mut self, now: Now, room_id: Id) {
+    /// Replica: sees what the home shard has published, hint or no hint; the oldest of it at `appended_us`, or later.
+    pub(super) fn catch_up(&mut self, now: Now, room_id: Id, appended_us: u64) {
         let Some(room) = self.rooms.table.get_mut(room_id) else { return };
         if matches!(room.role, Role::Replica(_)) {
             let before = room.ends();
             room.sync();
             if room.ends() != before {
-                self.wake_feeds(now, room_id);
+                self.wake_feeds(now, room_id, appended_us);
             }
         }
     }
@@ -100,8 +100,10 @@ impl Engine {
             let Some(room) = self.rooms.table.get_mut(room_id) else { continue };
             let viewers = room.viewers();
             let Role::Home(home) = &mut room.role else { continue };
-            home.followers[to as usize].is_hinted = false;
-            return Some(MeshMessage::Appended { room: room_id, viewers });
+            let follower = &mut home.followers[to as usize];
+            follower.is_hinted = false;
+            let appended_us = follower.appended_us;
+            return Some(MeshMessage::Appended { room: room_id, viewers, appended_us });
         }
         while let Some(room_id) = outbox.members.pop_front() {
             let Some(room) = self.rooms.table.get_mut(room_id) else { continue };

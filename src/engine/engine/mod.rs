@@ -159,6 +159,8 @@ pub struct Engine {
     private_bytes: u64,
     blocked: u32,
     chunk_number: u32,
+    /// Passes that have ended since the last chunk was settled: when their oldest comment was appended.
+    finished: Vec<u64>,
     fired: Vec<u32>,
     scratch: Vec<u8>,
     frame: Vec<u8>,
@@ -197,6 +199,7 @@ impl Engine {
             private_bytes: 0,
             blocked: 0,
             chunk_number: 0,
+            finished: Vec::new(),
             fired: Vec::new(),
             scratch: Vec::new(),
             frame: Vec::new(),

@@ -81,7 +81,7 @@ impl Engine {
         room.open_feed(join.upgrade.codec, &self.limits);
         // A pass derives it; without this a join would start one over all subscribers.
         if !room.is_derived(join.upgrade.codec) {
-            self.wake_feeds(now, id);
+            self.wake_feeds(now, id, now.mono_us);
         }
         Some(id)
     }
@@ -248,7 +248,7 @@ impl Engine {
     fn admit(&mut self, now: Now, id: Id, room_id: Id, join: Join) {
         let Join { upgrade, mut early, peer, .. } = join;
         // A resumed position may be newer than what this shard has heard of.
-        self.catch_up(now, room_id);
+        self.catch_up(now, room_id, now.mono_us);
         let room = self.rooms.table.get_mut(room_id).expect("the room was just found");
         let (head, viewers) = (room.head(), room.viewers() + 1);
         let feed = room.feed_mut(upgrade.codec).expect("the feed was opened before");

@@ -108,7 +108,15 @@ impl Engine {
         if !home.posts.take(now, self.limits.posts_per_sec_event) {
             return Err(PostRefusal::RateLimited);
         }
-        home.time_ms = home.time_ms.max(now.wall_ms);
+        let lead_ms = home.time_ms.saturating_sub(now.wall_ms);
+        if lead_ms == 0 || lead_ms > self.limits.clock_lead_ms_max.into() {
+            // Either the clock goes on, or it was set right after it had been wrong: nothing but following it
+            // would end before it has gone through all the time by which it was wrong.
+            self.counters.times_set_back += u64::from(lead_ms > 0);
+            home.time_ms = now.wall_ms;
+        } else {
+            self.counters.times_held += 1;
+        }
         home.active_tick = now.tick();
         home.comments.count(now);
         let shard = self.setup.shard as u8;
@@ -136,26 +144,27 @@ impl Engine {
 
     /// After an append: wakes feeds here, tells followers, keeps the logs within their limits.
     fn log_grew(&mut self, now: Now, room_id: Id) {
-        self.wake_feeds(now, room_id);
-        self.hint_followers(room_id);
+        self.wake_feeds(now, room_id, now.mono_us);
+        self.hint_followers(now, room_id);
         self.warm(room_id);
         self.limit_logs(room_id);
     }
 
     /// Tells the replicas of a room that its logs have grown.
-    fn hint_followers(&mut self, room_id: Id) {
+    fn hint_followers(&mut self, now: Now, room_id: Id) {
         let Some(room) = self.rooms.table.get_mut(room_id) else { return };
         let Role::Home(home) = &mut room.role else { return };
         for (follower, outbox) in home.followers.iter_mut().zip(&mut self.outboxes) {
             if follower.grants > 0 && !follower.is_hinted {
                 follower.is_hinted = true;
+                follower.appended_us = now.mono_us;
                 outbox.appended.push_back(room_id);
             }
         }
     }
 
     /// Brings the view of a room closer to its canonical log. True when it is there.
-    pub(super) fn derive_step(&mut self, room_id: Id) -> bool {
+    pub(super) fn derive_step(&mut self, now: Now, room_id: Id) -> bool {
         let fair_bytes = self.fair_log_bytes();
         let Some(room) = self.rooms.table.get_mut(room_id) else { return true };
         if Codec::ALL.into_iter().all(|codec| room.is_derived(codec)) {
@@ -163,7 +172,7 @@ impl Engine {
         }
         let is_derived = room.derive(fair_bytes, &mut self.scratch);
         // Nobody here may read the view: its subscribers can all be on other shards.
-        self.hint_followers(room_id);
+        self.hint_followers(now, room_id);
         self.limit_logs(room_id);
         is_derived
     }
@@ -205,14 +214,15 @@ impl Engine {
         }
     }
 
-    /// Lets the feeds of a room know that there may be frames to send.
-    pub(super) fn wake_feeds(&mut self, now: Now, room_id: Id) {
+    /// Lets the feeds of a room know that there may be frames to send, the oldest of them appended at `appended_us`.
+    pub(super) fn wake_feeds(&mut self, now: Now, room_id: Id, appended_us: u64) {
         let Some(room) = self.rooms.table.get_mut(room_id) else { return };
         for codec in Codec::ALL {
             let is_derived = room.is_derived(codec);
             if let Some(feed) = room.feed_mut(codec)
                 && !(feed.members.is_empty() && is_derived)
             {
+                feed.appended_us.get_or_insert(appended_us);
                 self.fanout.notify(now.mono_us, FeedKey::new(room_id, codec), feed);
             }
         }

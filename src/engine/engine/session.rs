@@ -4,6 +4,7 @@ use super::Engine;
 use crate::codec::{self, Codec, CommandFault, Notice, Reference};
 use crate::connection::Phase;
 use crate::control::PostRefusal;
+use crate::patience::COUNT_MAX;
 use crate::report::CloseCause;
 use crate::table::Id;
 use crate::time::Now;
@@ -13,6 +14,8 @@ use crate::ws::writer;
 /// RFC 6455 §7.4.1: a kind of message this subprotocol does not use.
 const CLOSE_UNSUPPORTED: u16 = 1003;
 const CLOSE_NORMAL: u16 = 1000;
+/// A policy was broken; the reason says which.
+const CLOSE_POLICY: u16 = 1008;
 
 impl Engine {
     /// Reads messages out of `input` until it is used up or the connection has ended.
@@ -53,8 +56,10 @@ impl Engine {
             (Phase::Closing { .. }, _) => {}
             (_, Incoming::Ping(payload)) => {
                 self.push_private(now, id, |out| writer::pong(out, payload));
+                self.count_control(now, id);
             }
-            (_, Incoming::Pong(_)) => {}
+            // One that was asked for comes once in an interval of silence and makes no difference.
+            (_, Incoming::Pong(_)) => self.count_control(now, id),
             (_, Incoming::Close { code, .. }) => {
                 let code = code.unwrap_or(CLOSE_NORMAL);
                 self.peer_closed(now, id, Some(code));
@@ -82,6 +87,8 @@ impl Engine {
         }
         // A bad command costs as much as a good one, or garbage would be free.
         let is_within_rate = connection.posts.take(now, self.limits.posts_per_sec_connection);
+        let most = at_most(self.limits.over_rate_commands_max);
+        let is_borne = is_within_rate || connection.patience.take_command(now, most);
         match codec::read_command(codec, payload) {
             Ok(post) if is_within_rate => self.post(now, id, post),
             Ok(post) => {
@@ -95,6 +102,28 @@ impl Engine {
                 self.peer_fault(now, id, CLOSE_UNSUPPORTED, "unknown format version");
             }
         }
+        if !is_borne {
+            self.lose_patience(now, id, "too many commands over the rate");
+        }
+    }
+
+    /// Counts a ping or pong; too many within a second end the connection.
+    fn count_control(&mut self, now: Now, id: Id) {
+        let most = at_most(self.limits.control_frames_per_sec_max);
+        if let Some(connection) = self.connections.get_mut(id)
+            && !connection.patience.take_control(now, most)
+        {
+            self.lose_patience(now, id, "too many pings and pongs");
+        }
+    }
+
+    /// The peer asks for more than its share: say so and stop listening.
+    fn lose_patience(&mut self, now: Now, id: Id, reason: &str) {
+        self.close(now, id, CLOSE_POLICY, reason, CloseCause::OverRate);
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.phase = Phase::Closing { is_final: true };
+        }
+        self.finish_closing(now, id);
     }
 
     /// Refuses one command; the connection stays.
@@ -172,4 +201,9 @@ impl Engine {
             self.arm(now, id);
         }
     }
+}
+
+/// A limit as the counts know it.
+fn at_most(limit: u32) -> u8 {
+    limit.min(COUNT_MAX.into()) as u8
 }

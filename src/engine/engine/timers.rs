@@ -134,6 +134,9 @@ impl Engine {
 
     fn timer(&mut self, now: Now, id: Id) {
         let tick = now.tick();
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.patience.forget(now);
+        }
         if self.deadline(id).is_some_and(|due| due > tick) {
             return self.arm(now, id);
         }

@@ -104,7 +104,12 @@ fn open(world: &mut World, ask: Ask, request: &[u8]) -> Option<usize> {
     socket.viewer_sends(request);
     let index = world.sockets.len();
     world.sockets.push(socket);
-    world.viewers.push(Viewer::new(ask));
+    let limits = &world.plan.limits;
+    let borne = |most: u32| if most == 0 { u32::MAX } else { most };
+    let borne = (borne(limits.over_rate_commands_max), borne(limits.control_frames_per_sec_max));
+    let mut viewer = Viewer::new(ask);
+    viewer.borne = borne;
+    world.viewers.push(viewer);
     let shard = world.random.below(world.plan.shards) as usize;
     world.accept(shard, index);
     Some(index)
@@ -233,6 +238,7 @@ fn post_from(world: &mut World, index: usize) {
     let bytes = wire::post(is_binary, Some(&reference), key.as_deref(), &text, mask);
     let posted = Posted { text, key, author, must_fail: None };
     world.viewers[index].pending.insert(reference, posted);
+    world.viewers[index].commands += 1;
     send(world, index, &bytes);
 }
 
@@ -276,6 +282,7 @@ fn post_badly(world: &mut World) {
     let (author, must_fail) = (String::new(), Some(code));
     let posted = Posted { text, key: None, author, must_fail };
     world.viewers[index].pending.insert(reference, posted);
+    world.viewers[index].commands += 1;
     send(world, index, &bytes);
 }
 
@@ -348,6 +355,7 @@ fn ping(world: &mut World) {
         let (mask, len) = (mask(world), world.random.below(126) as usize);
         let bytes = wire::client_frame(OpCode::Control(Control::Ping), &vec![3; len], mask);
         world.viewers[index].asked += 1;
+        world.viewers[index].controls += 1;
         send(world, index, &bytes);
     }
 }

@@ -75,6 +75,10 @@ pub(crate) struct Viewer {
     pub(crate) you: Option<String>,
     /// Pings and nameless commands that will be answered.
     pub(crate) asked: u32,
+    /// Commands, and pings and pongs, that it has sent, and how many of each the node bears at least.
+    pub(crate) commands: u32,
+    pub(crate) controls: u32,
+    pub(crate) borne: (u32, u32),
     /// Reads nothing for now.
     pub(crate) is_stalled: bool,
     /// It did something, or something was done to it, for which it may lose its connection.
@@ -98,6 +102,9 @@ impl Viewer {
             pending: BTreeMap::new(),
             you: None,
             asked: 0,
+            commands: 0,
+            controls: 0,
+            borne: (u32::MAX, u32::MAX),
             is_stalled: false,
             is_excused: false,
             has_moved: false,
@@ -199,6 +206,7 @@ impl Viewer {
             }
             Frame::Drain => self.is_drain_told = true,
             Frame::Ping(payload) => {
+                self.controls += 1;
                 back.extend(wire::client_frame(OpCode::Control(Control::Pong), &payload, [7; 4]));
             }
             Frame::Close(code) => {
@@ -231,6 +239,12 @@ impl Viewer {
         }
     }
 
+    /// Whether it has given reason for being closed with `code`.
+    fn has_flooded(&self, code: u16) -> bool {
+        let (commands, controls) = self.borne;
+        code == 1008 && (self.commands >= commands || self.controls > controls)
+    }
+
     /// The node's end is closed and everything has been read.
     pub(crate) fn ended(&mut self) {
         let outcome = match self.state {
@@ -247,7 +261,7 @@ impl Viewer {
                 assert!(self.buffer.is_empty(), "bytes after the close frame");
                 let is_ours = code == 1012 && self.is_drain_told;
                 assert!(
-                    is_ours || code == 4000 || self.has_sent_close,
+                    is_ours || code == 4000 || self.has_sent_close || self.has_flooded(code),
                     "closed with {code} for nothing"
                 );
                 Outcome::Closed(code)

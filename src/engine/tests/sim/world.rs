@@ -105,7 +105,7 @@ impl World {
             moves: Vec::new(),
             sockets: Vec::new(),
             viewers: Vec::new(),
-            oracle: Oracle::default(),
+            oracle: Oracle::new(plan.limits.clock_lead_ms_max),
             live: 0,
             texts: 0,
             is_calm: false,
