@@ -125,8 +125,9 @@ pub struct Connection {
     pub heard_tick: u32,
     /// When the unanswered ping went out.
     pub pinged_tick: u32,
-    /// Since when the kernel takes no more bytes for it.
-    pub blocked_tick: u32,
+    /// While it is blocked, since when the kernel takes no more bytes for it; else when bytes of its own last
+    /// went out whole.
+    pub socket_tick: u32,
     /// When the drain closes it.
     pub drain_tick: u32,
     /// Why it was closed, for the counters.
@@ -157,7 +158,7 @@ impl Connection {
             phase_tick: tick,
             heard_tick: tick,
             pinged_tick: 0,
-            blocked_tick: 0,
+            socket_tick: 0,
             drain_tick: 0,
             cause: CloseCause::Peer,
             codec: Codec::Json,

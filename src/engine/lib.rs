@@ -27,5 +27,6 @@ pub mod report;
 pub mod room;
 pub mod table;
 pub mod time;
+pub mod traffic;
 pub mod wheel;
 pub mod ws;

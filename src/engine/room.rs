@@ -19,6 +19,7 @@ use crate::log::Log;
 use crate::mesh::Spread;
 use crate::rate::Rate;
 use crate::table::{Id, Table};
+use crate::traffic::Traffic;
 
 /// Frames derived into a view in one step, so that a long log does not stall the shard.
 const DERIVE_FRAMES_MAX: u64 = 256;
@@ -112,8 +113,6 @@ pub struct Feed {
     pub appended_us: Option<u64>,
     /// No pass begins before this, in monotonic microseconds.
     pub rest_until_us: u64,
-    /// The tick of the last send to members, for keepalive.
-    pub sent_tick: u32,
 }
 
 impl Feed {
@@ -125,7 +124,6 @@ impl Feed {
             pass: None,
             appended_us: None,
             rest_until_us: 0,
-            sent_tick: 0,
         }
     }
 }
@@ -199,6 +197,8 @@ pub struct Room {
     pub epoch: u64,
     /// Home or replica.
     pub role: Role,
+    /// When members were last sent something, for keepalive.
+    pub traffic: Traffic,
     feeds: [Option<Box<Feed>>; Codec::ALL.len()],
 }
 
@@ -207,7 +207,13 @@ impl Room {
     #[must_use]
     pub fn home(event: EventId, epoch: u64, limits: &Limits) -> Self {
         let log = Log::new(1, limits.room_log_bytes_max, limits.room_log_frames_max);
-        let mut room = Self { event, epoch, role: Role::Home(Box::default()), feeds: [None, None] };
+        let mut room = Self {
+            event,
+            epoch,
+            role: Role::Home(Box::default()),
+            traffic: Traffic::default(),
+            feeds: [None, None],
+        };
         room.feeds[Codec::Binary.index()] = Some(Box::new(Feed::new(log)));
         room
     }
@@ -223,7 +229,8 @@ impl Room {
             is_listed: false,
         };
         let role = Role::Replica(Box::new(replica));
-        Self { event, epoch: spread.epoch, role, feeds: [None, None] }
+        let traffic = Traffic::default();
+        Self { event, epoch: spread.epoch, role, traffic, feeds: [None, None] }
     }
 
     /// Replica: takes a grant, adding feeds that it did not have.

@@ -149,7 +149,6 @@ impl Engine {
         match visit(log, member, id, self.chunk_number, chunk) {
             Visit::Current => {}
             Visit::Sent { is_behind } => {
-                feed.sent_tick = now.tick();
                 self.count_delivery(chunk);
                 if is_behind {
                     self.make_ready(id);
@@ -226,9 +225,6 @@ impl Engine {
         let sends = chunk.deliveries.len() - first;
         pass.sends += sends as u64;
         let is_over = pass.remaining == 0;
-        if sends > 0 {
-            feed.sent_tick = now.tick();
-        }
         for delivery in &chunk.deliveries[first..] {
             count(&mut self.counters, delivery);
         }
@@ -382,6 +378,9 @@ impl Engine {
         let Some(connection) = self.connections.get_mut(id) else { return };
         self.private_bytes -= u64::from(sent);
         self.counters.bytes_sent -= u64::from(len - sent);
+        if taken.is_none() {
+            connection.socket_tick = now.tick();
+        }
         if let Some(private) = &mut connection.private {
             private.advance(sent as usize);
             if private.waiting().is_empty() {
@@ -400,7 +399,7 @@ impl Engine {
         let Some(connection) = self.connections.get_mut(id) else { return };
         if !connection.is_blocked {
             connection.is_blocked = true;
-            connection.blocked_tick = now.tick();
+            connection.socket_tick = now.tick();
             self.blocked += 1;
             self.outputs.push_back(Output::AwaitWritable { id });
             self.arm(now, id);

@@ -6,7 +6,7 @@ use crate::control::PostRefusal;
 use crate::mesh::{Answer, MeshMessage, RemotePost};
 use crate::room::Role;
 use crate::table::Id;
-use crate::time::Now;
+use crate::time::{Now, ticks};
 
 impl Engine {
     /// A message from shard `from`.
@@ -43,9 +43,10 @@ impl Engine {
     pub(super) fn catch_up(&mut self, now: Now, room_id: Id, appended_us: u64) {
         let Some(room) = self.rooms.table.get_mut(room_id) else { return };
         if matches!(room.role, Role::Replica(_)) {
-            let before = room.ends();
+            let (before, end) = (room.ends(), room.head().offset + 1);
             room.sync();
             if room.ends() != before {
+                room.traffic.grows(now.tick(), end, ticks(self.limits.keepalive_ms));
                 self.wake_feeds(now, room_id, appended_us);
             }
         }

@@ -10,7 +10,7 @@ use crate::keys::{self, Known};
 use crate::mesh::{MeshMessage, RemotePost};
 use crate::room::Role;
 use crate::table::Id;
-use crate::time::Now;
+use crate::time::{Now, ticks};
 
 /// A checked comment before it has an id and an offset.
 #[derive(Debug)]
@@ -132,6 +132,7 @@ impl Engine {
         };
         self.frame.clear();
         codec::write_archive(&comment, &mut self.frame);
+        room.traffic.grows(now.tick(), room.canonical().end(), ticks(self.limits.keepalive_ms));
         let offset = room.append(&self.frame, fair_bytes, &mut self.scratch);
         if let (Some(digest), Role::Home(home)) = (digest, &mut room.role) {
             let keys = home.keys.get_or_insert_with(Box::default);

@@ -2,7 +2,7 @@
 
 use super::Engine;
 use crate::codec::Codec;
-use crate::connection::Phase;
+use crate::connection::{Connection, Phase};
 use crate::fanout::FeedKey;
 use crate::http::Rejection;
 use crate::report::CloseCause;
@@ -94,7 +94,7 @@ impl Engine {
             Phase::Live { .. } | Phase::Echo => {
                 let stall = connection
                     .is_blocked
-                    .then(|| connection.blocked_tick + ticks(self.limits.stall_ms_max));
+                    .then(|| connection.socket_tick + ticks(self.limits.stall_ms_max));
                 let drain = (connection.drain_tick > 0).then_some(connection.drain_tick);
                 [self.silence_deadline(id), stall, drain].into_iter().flatten().min()
             }
@@ -111,19 +111,28 @@ impl Engine {
         if self.awaits_pong(id) {
             return Some(connection.pinged_tick + interval);
         }
+        if connection.is_blocked {
+            return Some(connection.heard_tick + interval);
+        }
         // Frames that were taken by the kernel are traffic too; if the peer is dead, TCP finds out. But all
         // subscribers of a room had that traffic at once, and must not all be pinged at once after it.
-        let sent = match connection.phase {
-            Phase::Live { room, .. } if !connection.is_blocked => {
-                let feed = self.rooms.table.get(room).and_then(|room| room.feed(connection.codec));
-                feed.map_or(0, |feed| feed.sent_tick)
-            }
-            _ => 0,
+        let sent = self.log_sent_tick(connection);
+        let since_silence = if sent > connection.heard_tick {
+            sent + interval - spread(id.index, interval / 2)
+        } else {
+            connection.heard_tick + interval
         };
-        if sent > connection.heard_tick {
-            return Some(sent + interval - spread(id.index, interval / 2));
-        }
-        Some(connection.heard_tick + interval)
+        // A peer may talk without ever being answered; what lies between may count that as silence.
+        let spoken = sent.max(connection.socket_tick).max(connection.phase_tick);
+        Some(since_silence.min(spoken + interval + spread(id.index, interval / 2)))
+    }
+
+    /// A tick that the connection was sent frames of its room's log in or after; 0 when none is known.
+    fn log_sent_tick(&self, connection: &Connection) -> u32 {
+        let Phase::Live { room, member } = connection.phase else { return 0 };
+        let room = self.rooms.table.get(room).expect("a member's room exists");
+        let feed = room.feed(connection.codec).expect("a member's feed exists");
+        room.traffic.sent_tick(feed.members[member as usize].cursor)
     }
 
     fn awaits_pong(&self, id: Id) -> bool {
@@ -147,7 +156,7 @@ impl Engine {
             Phase::Arriving { .. } | Phase::Closing { .. } => self.remove(id, false),
             Phase::Live { .. } | Phase::Echo => {
                 let has_stalled = connection.is_blocked
-                    && connection.blocked_tick + ticks(self.limits.stall_ms_max) <= tick;
+                    && connection.socket_tick + ticks(self.limits.stall_ms_max) <= tick;
                 if connection.drain_tick > 0 && connection.drain_tick <= tick {
                     self.connections.at(id.index).drain_tick = 0;
                     if self.drain.is_some() {

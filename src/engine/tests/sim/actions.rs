@@ -41,6 +41,7 @@ const ACTIONS: &[(u32, Action)] = &[
     (2, jump_wall_clock),
     (1, leap),
     (6, pass_time),
+    (1, come_and_go),
     (2, ask_report),
     (40, |_| {}),
 ];
@@ -427,6 +428,8 @@ fn reload(world: &mut World) {
     limits.keepalive_ms = [0, 4_000, 50_000][world.random.below(3) as usize];
     limits.lag_policy = [LagPolicy::Skip, LagPolicy::Evict][world.random.below(2) as usize];
     world.plan.limits = limits.clone();
+    // What the new interval makes overdue is spread over 5 s.
+    world.quiet_since_us = world.now.mono_us + 5_000_000;
     everywhere(world, || Request::Reload(Box::new(limits.clone())));
 }
 
@@ -443,12 +446,26 @@ fn leap(world: &mut World) {
     }
     let us = u64::from(world.random.below(120_000_000));
     world.pass_us(us);
+    world.quiet_since_us = world.quiet_since_us.max(world.now.mono_us);
 }
 
 fn pass_time(world: &mut World) {
     for _ in 0..world.random.below(15) {
         world.pass_us(100_000);
         round(world);
+    }
+}
+
+/// People join and leave, and nobody writes.
+fn come_and_go(world: &mut World) {
+    for _ in 0..40 + world.random.below(80) {
+        connect(world);
+        if world.one_in(2) {
+            end(world);
+        }
+        world.pass_us(100_000);
+        round(world);
+        world.check();
     }
 }
 

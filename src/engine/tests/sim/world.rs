@@ -15,6 +15,9 @@ use super::plan::Plan;
 use super::socket::{Read, Socket};
 use super::viewer::Viewer;
 
+/// Ticks, a shard that stands still, and turns that a shard is not given: how late a timer may be.
+const SILENCE_SLACK_US: u64 = 2_000_000;
+
 /// A socket as its shard knows it.
 #[derive(Clone, Copy, Debug)]
 struct Held {
@@ -22,6 +25,18 @@ struct Held {
     /// The engine wants bytes: once, during the handshake, or for good, once it is live.
     may_read: bool,
     is_live: bool,
+    /// When bytes of any kind, and when frames of the log, last went out to it; it counts as then when it
+    /// goes live, and when it takes bytes again.
+    sent_us: u64,
+    log_sent_us: u64,
+    /// When the node last read from it.
+    heard_us: u64,
+}
+
+impl Held {
+    fn new(socket: usize, may_read: bool) -> Self {
+        Self { socket, may_read, is_live: false, sent_us: 0, log_sent_us: 0, heard_us: 0 }
+    }
 }
 
 /// One shard's shell.
@@ -66,6 +81,8 @@ pub(crate) struct World {
     pub(crate) texts: u64,
     /// Faults are over: everything moves and arrives.
     pub(crate) is_calm: bool,
+    /// No silence counts as begun before this: the machine slept, or the interval changed.
+    pub(crate) quiet_since_us: u64,
     /// Ends seen, for the statistics that show what a set of seeds covers.
     pub(crate) short_writes: u64,
     pub(crate) moved: u64,
@@ -109,6 +126,7 @@ impl World {
             live: 0,
             texts: 0,
             is_calm: false,
+            quiet_since_us: 0,
             short_writes: 0,
             moved: 0,
             plan,
@@ -127,8 +145,7 @@ impl World {
     /// A socket is accepted by `shard`.
     pub(crate) fn accept(&mut self, shard: usize, socket: usize) {
         let id = self.shards[shard].engine.accept(self.now, None, 0);
-        let held = Held { socket, may_read: true, is_live: false };
-        self.hold(shard, id, held);
+        self.hold(shard, id, Held::new(socket, true));
         self.obey(shard);
     }
 
@@ -152,9 +169,11 @@ impl World {
                 }
                 Output::Live { id, .. } => {
                     self.live += 1;
+                    let now_us = self.now.mono_us;
                     let held = self.held(shard, id);
                     assert!(!held.is_live, "a connection goes live once");
                     (held.is_live, held.may_read) = (true, true);
+                    (held.sent_us, held.log_sent_us, held.heard_us) = (now_us, 0, now_us);
                 }
                 Output::Move { id, to, token } => {
                     let socket = self.held(shard, id).socket;
@@ -239,7 +258,7 @@ impl World {
             }
             let (token, socket) = self.shards[shard].arrivals.swap_remove(index);
             let id = self.shards[shard].engine.arrived(self.now, token);
-            self.hold(shard, id, Held { socket, may_read: false, is_live: false });
+            self.hold(shard, id, Held::new(socket, false));
             self.obey(shard);
         }
     }
@@ -283,9 +302,9 @@ impl World {
             match self.sockets[held.socket].node_reads(most) {
                 Read::Nothing => {}
                 Read::Bytes(mut bytes) => {
-                    if !held.is_live {
-                        self.shards[shard].held.get_mut(&id).expect("held").may_read = false;
-                    }
+                    let entry = self.shards[shard].held.get_mut(&id).expect("held");
+                    entry.heard_us = self.now.mono_us;
+                    entry.may_read &= held.is_live;
                     self.shards[shard].engine.received(self.now, id, &mut bytes);
                 }
                 Read::End => engine.ended(self.now, id),
@@ -302,6 +321,7 @@ impl World {
             let socket = &mut self.sockets[socket];
             if socket.awaits_writable && socket.is_writable() {
                 socket.awaits_writable = false;
+                self.held(shard, id).sent_us = self.now.mono_us;
                 self.shards[shard].engine.writable(self.now, id);
                 self.obey(shard);
             }
@@ -351,7 +371,18 @@ impl World {
             };
             let socket = &mut self.sockets[held.socket];
             assert!(!socket.awaits_writable, "a blocked connection is left alone");
-            if let Some(result) = socket.node_sends(&bytes, most) {
+            let result = socket.node_sends(&bytes, most);
+            if !matches!(result, Some(Err(_))) {
+                let now_us = self.now.mono_us;
+                let held = self.held(shard, delivery.id);
+                held.sent_us = now_us;
+                let own = delivery.source.own_len() as usize;
+                let taken = result.as_ref().map_or(usize::MAX, |r| *r.as_ref().unwrap_or(&0));
+                if matches!(delivery.source, Source::Log { .. }) && taken > own {
+                    held.log_sent_us = now_us;
+                }
+            }
+            if let Some(result) = result {
                 self.short_writes += 1;
                 failures.push((index as u32, result));
             }
@@ -380,8 +411,40 @@ impl World {
         }
     }
 
+    /// Nobody is forgotten: who was sent nothing for an interval and a half has been pinged, and who is dead is
+    /// gone after two.
+    fn check_silences(&self) {
+        let interval_us = u64::from(self.plan.limits.keepalive_ms) * 1_000;
+        if interval_us == 0 {
+            return;
+        }
+        for shard in &self.shards {
+            for held in shard.held.values().filter(|held| held.is_live) {
+                let silence = |since_us: u64| {
+                    self.now.mono_us.saturating_sub(since_us.max(self.quiet_since_us))
+                };
+                let socket = &self.sockets[held.socket];
+                assert!(
+                    socket.awaits_writable
+                        || silence(held.sent_us) <= interval_us * 3 / 2 + SILENCE_SLACK_US,
+                    "viewer {} was sent nothing for {} µs and is not pinged",
+                    held.socket,
+                    silence(held.sent_us)
+                );
+                let traffic_us = held.heard_us.max(held.log_sent_us);
+                assert!(
+                    silence(traffic_us) <= interval_us * 2 + SILENCE_SLACK_US,
+                    "viewer {} is dead for {} µs and still here",
+                    held.socket,
+                    silence(traffic_us)
+                );
+            }
+        }
+    }
+
     /// Asserts the engines' own invariants.
     pub(crate) fn check(&self) {
+        self.check_silences();
         for shard in &self.shards {
             shard.engine.check();
             assert_eq!(shard.engine.live_connections() as usize, {
