@@ -93,7 +93,7 @@ fn the_service_may_use_io_uring_and_what_pins_and_raises() {
         assert!(last(call).is_some(), "{call}");
     }
     let denied = filters.iter().position(|filter| filter.starts_with('~')).unwrap();
-    for call in ["prlimit64", "sched_setaffinity"] {
+    for call in ["prlimit64", "sched_setaffinity", "setpriority"] {
         assert!(last(call).is_some_and(|allowed| allowed > denied), "{call}");
     }
 }

@@ -86,6 +86,7 @@ impl Bench {
             name: None,
             text: "x".repeat(TEXT_BYTES).into(),
             key: None,
+            address: 1,
         };
         let reply = self.engine.control(self.now(), request);
         assert!(matches!(reply, Reply::Posted { .. }), "{reply:?}");

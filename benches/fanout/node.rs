@@ -10,6 +10,8 @@ use uproar::shard::{self, Listeners, Plan};
 use uproar_engine::control::{Reply, Request};
 use uproar_engine::ids::EventId;
 use uproar_engine::limits::Limits;
+use uproar_engine::log::Log;
+use uproar_engine::page;
 use uproar_engine::report::Report;
 
 use crate::machine::{self, Thread};
@@ -85,11 +87,14 @@ impl Node {
     pub(crate) fn frame(&mut self) -> Result<Vec<u8>, Failure> {
         let once = Load { bursts: 1, comments: 1, every: Duration::ZERO };
         self.run(&once)?;
-        let request = Request::Comments { event: event()?, limit: 1, before: None };
-        match self.ask(request)? {
-            Reply::Comments { comments, .. } if comments.len() == 1 => Ok(text_frame(&comments[0])),
-            other => Err(format!("no comment to read back, but {other:?}").into()),
-        }
+        let reply = self.ask(Request::Follow { event: event()? })?;
+        let Reply::Followed { log: Some(log), .. } = &reply else {
+            return Err(format!("no comment to read back, but {reply:?}").into());
+        };
+        let log = log.upgrade().map(|grant| Log::follow(&grant)).ok_or("the log is gone")?;
+        let mut comment = Vec::new();
+        page::write(&log, page::offsets(&log, 1, None), &mut comment);
+        Ok(text_frame(&comment))
     }
 
     fn ask(&self, request: Request) -> Result<Reply, Failure> {
@@ -130,6 +135,7 @@ impl Node {
                     name: Some("Ann".into()),
                     text: self.text.as_str().into(),
                     key: None,
+                    address: 1,
                 };
                 posts.spawn(async move { port.request(request).await });
             }

@@ -92,7 +92,18 @@ server_settings! {
         http_connections_max: u32 = "256",
             Kind::Number { unit: "connections", min: 1, max: 16_384 }, Restart,
             "Plain HTTP requests (REST, /health, /ready) served at the same time on the public \
-             port; more are answered 503.";
+             port; more are answered 503. When all are taken, an address that has more than half of \
+             them gives up its oldest for whoever comes from another.";
+        http_bytes_max: u32 = "16777216",
+            Kind::Number { unit: "bytes", min: 1_048_576, max: 4_294_967_295 }, Live,
+            "Memory for bodies of plain HTTP, all together: pages of history until their readers \
+             have them, posts until they are whole. More is answered 503; one address has at most \
+             half of it. A page that many ask for counts once.";
+        http_reads_per_sec: u32 = "2000",
+            Kind::Number { unit: "reads/s", min: 0, max: 1_000_000 }, Live,
+            "Pages of history and states of events a second over REST, of the whole node, with a \
+             burst of two seconds' worth; more are answered 503. One address has half of it while \
+             others ask. 0 is no cap.";
     }
     "Drain" {
         drain_delay_ms: u32 = "2000",

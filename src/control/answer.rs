@@ -26,6 +26,11 @@ impl Refused {
         Self::new(StatusCode::BAD_REQUEST, "bad_query", message)
     }
 
+    pub(super) fn no_such_event() -> Self {
+        let message = "nobody watches this event and nothing of it is retained";
+        Self::new(StatusCode::NOT_FOUND, "no_such_event", message)
+    }
+
     pub(super) fn unavailable(code: &'static str, message: impl Into<String>) -> Self {
         let retry_after = Some(RETRY_AFTER_S);
         Self { retry_after, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message) }
@@ -46,7 +51,7 @@ impl From<PostRefusal> for Refused {
     fn from(why: PostRefusal) -> Self {
         let (status, retry_after) = match why {
             PostRefusal::RateLimited => (StatusCode::TOO_MANY_REQUESTS, Some(1)),
-            PostRefusal::Overloaded | PostRefusal::Draining => {
+            PostRefusal::Overloaded | PostRefusal::Draining | PostRefusal::RoomsFull => {
                 (StatusCode::SERVICE_UNAVAILABLE, Some(RETRY_AFTER_S))
             }
             PostRefusal::BadCommand

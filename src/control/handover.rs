@@ -8,7 +8,7 @@
 //! cannot go back; closing also leaves no idle connections to bound. The price is one
 //! handshake a REST call.
 
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,16 +17,22 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::debug;
+use uproar_engine::address::Address;
 use uproar_engine::http::{Rejection, split_target};
 
+use super::places::{Places, Seated};
 use crate::link::Handover;
 
 /// The rest of a request head that the shard saw only in part.
@@ -34,37 +40,70 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// From handover to the last byte of the answer, body included. A slower peer is cut off.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// What a connection may hold of bytes that the router has not taken: a request head, or a piece of a body.
+const READ_BUFFER_BYTES_MAX: usize = 64 * 1024;
+
 /// Health checks served at a time beside everything else: a node that is busy is not dead.
 const PROBES_MAX: usize = 64;
 
 /// Reads spent on what a refused peer has already sent: 64 KiB, about a receive buffer.
 const REFUSED_READS_MAX: usize = 16;
 
-/// Serves sockets as the shards hand them over, at most `connections_max` at a time, until no
-/// shard is left to send any. Those beyond are answered 503 and counted in `refused`.
-pub(super) async fn serve(
-    mut handovers: mpsc::Receiver<Handover>,
-    router: Router,
-    connections_max: usize,
-    refused: Arc<AtomicU64>,
-) {
-    let permits = Arc::new(Semaphore::new(connections_max));
-    let probe_permits = Arc::new(Semaphore::new(PROBES_MAX));
-    while let Some(handover) = handovers.recv().await {
-        let permits = if is_probe(&handover.read) { &probe_permits } else { &permits };
-        let Ok(permit) = Arc::clone(permits).try_acquire_owned() else {
-            refused.fetch_add(1, Ordering::Relaxed);
-            // Overload: whoever cannot take this at once gets the close alone.
-            let _ = refuse(&handover);
-            continue;
+/// What a port serves, and how much of it.
+pub(super) struct Port {
+    /// Who answers.
+    pub(super) router: Router,
+    /// Where: health checks are answered where the accepts are, everything else may wait there.
+    pub(super) runtime: Handle,
+    /// Connections at a time.
+    pub(super) connections_max: usize,
+    /// Those beyond, answered 503.
+    pub(super) refused: Arc<AtomicU64>,
+    /// Those that gave up their places to another address.
+    pub(super) evicted: Arc<AtomicU64>,
+}
+
+/// Serves sockets as the shards hand them over, until no shard is left to send any.
+pub(super) async fn serve(mut handovers: mpsc::Receiver<Handover>, port: Port) {
+    let mut places = Places::new(port.connections_max);
+    let mut probe_places = Places::new(PROBES_MAX);
+    let here = Handle::current();
+    loop {
+        let handover = tokio::select! {
+            handover = handovers.recv() => handover,
+            () = places.freed() => continue,
+            () = probe_places.freed() => continue,
         };
-        let router = router.clone();
-        tokio::spawn(async move {
+        let Some(handover) = handover else { return };
+        let (places, runtime) = match is_probe(&handover.read) {
+            true => (&mut probe_places, &here),
+            false => (&mut places, &port.runtime),
+        };
+        let address = Address::from(handover.peer.ip());
+        let mut place = match places.take(address) {
+            Seated::Free(place) => place,
+            Seated::InsteadOf(place) => {
+                port.evicted.fetch_add(1, Ordering::Relaxed);
+                place
+            }
+            Seated::Full => {
+                port.refused.fetch_add(1, Ordering::Relaxed);
+                // Overload: whoever cannot take this at once gets the close alone.
+                let _ = refuse(&handover);
+                continue;
+            }
+        };
+        let router = port.router.clone();
+        runtime.spawn(async move {
             let peer = handover.peer;
-            if let Err(why) = serve_one(handover, router).await {
+            let served = tokio::select! {
+                served = serve_one(handover, router) => served,
+                () = place.evicted() => Err(ServeError::Evicted),
+            };
+            if let Err(why) = served {
                 debug!(%peer, %why, "an HTTP connection ended early");
             }
-            drop(permit);
+            drop(place);
         });
     }
 }
@@ -100,13 +139,20 @@ async fn serve_one(handover: Handover, router: Router) -> Result<(), ServeError>
     handover.stream.set_nonblocking(true)?;
     let stream = TcpStream::from_std(handover.stream)?;
     let io = TokioIo::new(Replay { read: handover.read, at: 0, stream });
+    let from = Address::from(handover.peer.ip());
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(from);
+        router.call(request)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .keep_alive(false)
         // Who has sent everything may close its half and still wants the answer.
         .half_close(true)
-        .serve_connection(io, TowerToHyperService::new(router));
+        .max_buf_size(READ_BUFFER_BYTES_MAX)
+        .serve_connection(io, service);
     timeout(REQUEST_TIMEOUT, connection).await.map_err(|_| ServeError::Slow)??;
     Ok(())
 }
@@ -119,6 +165,8 @@ enum ServeError {
     Http(#[from] hyper::Error),
     #[error("not done within {} s", REQUEST_TIMEOUT.as_secs())]
     Slow,
+    #[error("its place was needed for another address")]
+    Evicted,
 }
 
 /// A stream that first yields the bytes already read from it.
@@ -152,6 +200,19 @@ impl AsyncWrite for Replay {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    /// Without this a body is copied to stand in one piece with its head, once for each of its readers.
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

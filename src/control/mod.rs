@@ -7,6 +7,7 @@
 //! ```text
 //! start   serve -> host, layout, bind (activation, keeping), logging -> run
 //! HTTP    handover -> sound -> public, health, answer      admin -> metrics, hot, drain
+//! REST    background (a thread of less weight), places, pages, answer_bytes
 //! while it runs   node (the shards' ports), readiness, reload, drain, systemd, trouble
 //! ```
 //!
@@ -15,6 +16,8 @@
 mod activation;
 mod admin;
 mod answer;
+mod answer_bytes;
+mod background;
 mod bind;
 mod drain;
 mod handover;
@@ -26,6 +29,8 @@ mod layout;
 mod logging;
 mod metrics;
 mod node;
+mod pages;
+mod places;
 mod public;
 mod readiness;
 mod reload;

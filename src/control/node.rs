@@ -17,6 +17,7 @@ use uproar_engine::report::Report;
 use super::bind::Sockets;
 use super::drain::Drain;
 use super::layout::Layout;
+use super::pages::Pages;
 use super::readiness::Readiness;
 use super::reload::Reloads;
 use crate::config::Loaded;
@@ -38,8 +39,12 @@ pub struct Node {
     pub http_refused: Arc<AtomicU64>,
     /// The same of the admin port.
     pub admin_refused: Arc<AtomicU64>,
+    /// Plain HTTP connections that gave up their places to another address, on both ports.
+    pub http_evicted: Arc<AtomicU64>,
     /// How reloads went.
     pub(super) reloads: Reloads,
+    /// What REST is answered from.
+    pub(super) pages: Pages,
     ports: Vec<ShardPort>,
     /// Whose the sockets are.
     sockets: Sockets,
@@ -73,7 +78,9 @@ impl Node {
             started: Instant::now(),
             http_refused: Arc::default(),
             admin_refused: Arc::default(),
+            http_evicted: Arc::default(),
             reloads: Reloads::default(),
+            pages: Pages::default(),
             ports,
             sockets: Sockets::default(),
             loaded: Mutex::new(Arc::new(loaded)),

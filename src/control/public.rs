@@ -3,28 +3,35 @@
 //! A handler translates and nothing more: the rules about comments are the engine's, on the
 //! event's home shard.
 
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{
-    DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, Request as HttpRequest, State,
-};
+use axum::extract::{FromRequestParts, Path, Query, Request as HttpRequest, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
+use hyper::body::{Frame, SizeHint};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::timeout;
+use uproar_engine::address::Address;
 use uproar_engine::control::{Reply, Request};
-use uproar_engine::ids::{EventId, Position};
+use uproar_engine::ids::EventId;
 
 use super::answer::{Refused, method_not_allowed, not_found};
+use super::answer_bytes::Held;
 use super::health;
 use super::node::Node;
+use super::pages::Page;
 use super::sound::sound;
 
 /// A request body, in bytes: the largest comment, every byte of it escaped, and its labels.
@@ -43,7 +50,6 @@ pub(super) fn router(node: Arc<Node>) -> Router {
         .route("/v1/events/{event_id}/comments", get(comments).post(post))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(node);
     sound(router)
 }
@@ -63,7 +69,12 @@ impl<S: Send + Sync> FromRequestParts<S> for Event {
     }
 }
 
-async fn event(State(node): State<Arc<Node>>, Event(event): Event) -> Result<Response, Refused> {
+async fn event(
+    State(node): State<Arc<Node>>,
+    Extension(from): Extension<Address>,
+    Event(event): Event,
+) -> Result<Response, Refused> {
+    node.pages.admit(&node, from)?;
     let reply = node.ask_home(&event, Request::Event { event: event.clone() }).await?;
     match reply {
         Reply::Event { viewers, position, tail } => Ok(Json(json!({
@@ -90,7 +101,7 @@ async fn live(Event(_): Event) -> Response {
 
 /// Which comments.
 #[derive(Deserialize)]
-struct Page {
+struct Wanted {
     #[serde(default, deserialize_with = "number")]
     limit: Option<u64>,
     #[serde(default, deserialize_with = "number")]
@@ -108,26 +119,49 @@ fn number<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u6
 
 async fn comments(
     State(node): State<Arc<Node>>,
+    Extension(from): Extension<Address>,
     Event(event): Event,
-    page: Result<Query<Page>, QueryRejection>,
+    page: Result<Query<Wanted>, QueryRejection>,
 ) -> Result<Response, Refused> {
-    let Query(Page { limit, before }) = page.map_err(|why| Refused::bad_query(why.body_text()))?;
+    let Query(Wanted { limit, before }) =
+        page.map_err(|why| Refused::bad_query(why.body_text()))?;
+    node.pages.admit(&node, from)?;
     let limits = node.limits();
     let limit = limit.unwrap_or(limits.history_frames.into());
     let limit = limit.min(limits.history_frames_max.into()) as u32;
-    match node.ask_home(&event, Request::Comments { event: event.clone(), limit, before }).await? {
-        Reply::Comments { comments, position } => Ok(page_body(&comments, position)),
-        other => Err(unexpected(&other)),
-    }
+    node.pages.page(&node, &event, limit, before, from).await.map(page_body)
 }
 
-/// The comments are JSON already, the same bytes that viewers get.
-fn page_body(comments: &[Vec<u8>], position: Position) -> Response {
-    let mut body = b"{\"comments\":[".to_vec();
-    body.extend(comments.join(&b','));
-    body.extend(format!("],\"position\":\"{position}\"}}").into_bytes());
+/// The comments are JSON already, the same bytes that viewers get, and shared with whoever else reads them.
+fn page_body(page: Page) -> Response {
+    let Page { comments, position } = page;
+    let end = format!("],\"position\":\"{position}\"}}");
+    let parts = [Bytes::from_static(b"{\"comments\":["), comments, Bytes::from(end)];
     let json = HeaderValue::from_static("application/json");
-    ([(header::CONTENT_TYPE, json)], Body::from(body)).into_response()
+    ([(header::CONTENT_TYPE, json)], Body::new(Pieces(parts.into()))).into_response()
+}
+
+/// A body of several pieces, none of which is copied.
+struct Pieces(VecDeque<Bytes>);
+
+impl HttpBody for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.0.pop_front().map(|part| Ok(Frame::data(part))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.0.iter().map(|part| part.len() as u64).sum())
+    }
 }
 
 /// The body of a post. Unknown fields are ignored, as everywhere in the protocol.
@@ -139,8 +173,12 @@ struct NewComment {
     key: Option<Box<str>>,
 }
 
-/// The whole body, within its limits of size and time.
-async fn read_body(request: HttpRequest) -> Result<Bytes, Refused> {
+/// The whole body, within its limits of size and time, and the room that it takes.
+async fn read_body(
+    node: &Node,
+    from: Address,
+    request: HttpRequest,
+) -> Result<(Vec<u8>, Held), Refused> {
     let too_long = || {
         let message = format!("a body is at most {BODY_BYTES_MAX} bytes");
         Refused::new(StatusCode::PAYLOAD_TOO_LARGE, "too_long", message)
@@ -150,22 +188,40 @@ async fn read_body(request: HttpRequest) -> Result<Bytes, Refused> {
     if announced.is_some_and(|bytes| bytes > BODY_BYTES_MAX as u64) {
         return Err(too_long());
     }
-    let read = timeout(BODY_TIMEOUT, Bytes::from_request(request, &())).await.map_err(|_| {
+    let bytes_max = node.loaded().config.server.http_bytes_max.into();
+    let mut held = node.pages.bytes.hold(from);
+    let mut body = request.into_body();
+    let mut read = Vec::new();
+    let reading = async {
+        while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+            let frame = frame.map_err(|why| {
+                Refused::new(StatusCode::BAD_REQUEST, "bad_request", why.to_string())
+            })?;
+            let Ok(data) = frame.into_data() else { continue };
+            if read.len() + data.len() > BODY_BYTES_MAX {
+                return Err(too_long());
+            }
+            if !held.grow(data.len() as u64, bytes_max) {
+                return Err(node.pages.too_many_bytes());
+            }
+            read.extend_from_slice(&data);
+        }
+        Ok(())
+    };
+    timeout(BODY_TIMEOUT, reading).await.map_err(|_| {
         let message = format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs());
         Refused::new(StatusCode::REQUEST_TIMEOUT, "timeout", message)
-    })?;
-    read.map_err(|why| match why.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => too_long(),
-        status => Refused::new(status, "bad_request", why.body_text()),
-    })
+    })??;
+    Ok((read, held))
 }
 
 async fn post(
     State(node): State<Arc<Node>>,
+    Extension(from): Extension<Address>,
     Event(event): Event,
     request: HttpRequest,
 ) -> Result<Response, Refused> {
-    let body = read_body(request).await?;
+    let (body, _held) = read_body(&node, from, request).await?;
     let bad = |why: String| {
         let message = format!("the body is not {{\"text\":\"…\"}} as PROTOCOL.md has it: {why}");
         Refused::new(StatusCode::BAD_REQUEST, "bad_command", message)
@@ -176,7 +232,8 @@ async fn post(
     }
     let NewComment { user, name, text, key } =
         serde_json::from_slice(&body).map_err(|why| bad(why.to_string()))?;
-    let request = Request::Post { event: event.clone(), user, name, text, key };
+    let address = from.digest();
+    let request = Request::Post { event: event.clone(), user, name, text, key, address };
     match node.ask_home(&event, request).await? {
         Reply::Posted { id, position } => {
             let body = json!({
@@ -194,10 +251,7 @@ async fn post(
 fn unexpected(reply: &Reply) -> Refused {
     match reply {
         Reply::Refused(why) => (*why).into(),
-        Reply::NoSuchEvent => {
-            let message = "nobody watches this event and nothing of it is retained";
-            Refused::new(StatusCode::NOT_FOUND, "no_such_event", message)
-        }
+        Reply::NoSuchEvent => Refused::no_such_event(),
         other => unreachable!("the engine answered a request with another's reply: {other:?}"),
     }
 }

@@ -6,11 +6,13 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
+use super::background::Background;
 use super::bind::Holder;
 use super::drain::Left;
 use super::logging::LogLevel;
@@ -88,16 +90,30 @@ impl ControlPlane {
         let mut hangup = signal(SignalKind::hangup())?;
         let http_connections_max = node.loaded().config.server.http_connections_max as usize;
         let router = public::router(Arc::clone(&node));
-        let refused = Arc::clone(&node.http_refused);
-        tokio::spawn(handover::serve(handovers, router, http_connections_max, refused));
+        let background = Background::start()?;
+        let public = handover::Port {
+            router,
+            runtime: background.handle(),
+            connections_max: http_connections_max,
+            refused: Arc::clone(&node.http_refused),
+            evicted: Arc::clone(&node.http_evicted),
+        };
+        tokio::spawn(handover::serve(handovers, public));
+        background.handle().spawn(sweep(Arc::clone(&node)));
         if let Some(admin) = admin {
             admin.set_nonblocking(true)?;
             let admin = tokio::net::TcpListener::from_std(admin)?;
             let (sender, accepted) = mpsc::channel(1);
             let router = admin::router(Arc::clone(&node));
             tokio::spawn(admin::accept(admin, sender));
-            let refused = Arc::clone(&node.admin_refused);
-            tokio::spawn(handover::serve(accepted, router, admin::CONNECTIONS_MAX, refused));
+            let port = handover::Port {
+                router,
+                runtime: Handle::current(),
+                connections_max: admin::CONNECTIONS_MAX,
+                refused: Arc::clone(&node.admin_refused),
+                evicted: Arc::clone(&node.http_evicted),
+            };
+            tokio::spawn(handover::serve(accepted, port));
         }
         tokio::spawn(watch(Arc::clone(&node)));
         node.readiness.start();
@@ -163,6 +179,16 @@ fn status(node: &Node) -> String {
         (_, false) => state.code().to_owned(),
         (State::Ready, true) => "ready, but the last reload was refused".to_owned(),
         (_, true) => format!("{}, and the last reload was refused", state.code()),
+    }
+}
+
+/// Lets go of pages that nobody asks for.
+async fn sweep(node: Arc<Node>) {
+    let mut tick = interval(POLL);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        node.pages.sweep();
     }
 }
 

@@ -6,12 +6,27 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use xxhash_rust::xxh3::xxh3_64;
+
 /// The bits of an IPv6 address that its user cannot choose.
 const NETWORK: u128 = !0 << 64;
 
 /// An IPv4 address, or the /64 of an IPv6 address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address(IpAddr);
+
+impl Address {
+    /// Four bytes that stand for it where many are kept; 0 stands for one that is not known. Two that
+    /// share them are taken for one.
+    #[must_use]
+    pub fn digest(self) -> u32 {
+        let hash = match self.0 {
+            IpAddr::V4(v4) => xxh3_64(&v4.octets()),
+            IpAddr::V6(v6) => xxh3_64(&v6.octets()),
+        };
+        (hash as u32).max(1)
+    }
+}
 
 impl From<IpAddr> for Address {
     fn from(ip: IpAddr) -> Self {

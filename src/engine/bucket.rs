@@ -2,8 +2,8 @@
 
 use crate::time::Now;
 
-/// Seconds' worth of the rate that may come at once.
-const BURST_SECONDS: u64 = 2;
+/// What may come at once: so many microseconds' worth of the rate.
+pub const BURST_US: u64 = 2_000_000;
 
 /// The state: when the bucket would be full again. A fresh bucket is full.
 #[derive(Clone, Copy, Debug, Default)]
@@ -16,17 +16,41 @@ impl Bucket {
     /// Takes one token at `per_second` tokens a second; false when there is none. 0 is no cap.
     #[must_use]
     pub fn take(&mut self, now: Now, per_second: u32) -> bool {
-        if per_second == 0 {
-            return true;
-        }
-        let cost_us = 1_000_000 / u64::from(per_second);
-        let full_at_us = self.full_at_us.max(now.mono_us) + cost_us;
-        if full_at_us - now.mono_us > BURST_SECONDS * 1_000_000 {
-            return false;
-        }
-        self.full_at_us = full_at_us;
-        true
+        per_second == 0 || self.take_within(now, per_second, BURST_US)
     }
+
+    /// The same with another burst, in microseconds' worth of the rate, which is not 0.
+    #[must_use]
+    pub fn take_within(&mut self, now: Now, per_second: u32, burst_us: u64) -> bool {
+        let has_one = self.has(now, per_second, burst_us);
+        if has_one {
+            self.full_at_us = self.full_at_us.max(now.mono_us) + cost_us(per_second);
+        }
+        has_one
+    }
+
+    /// Whether there is a token.
+    #[must_use]
+    pub fn has(&self, now: Now, per_second: u32, burst_us: u64) -> bool {
+        self.debt_us(now) + cost_us(per_second) <= burst_us
+    }
+
+    /// Takes a token whether there is one or not; more than a burst is never owed.
+    pub fn charge(&mut self, now: Now, per_second: u32, burst_us: u64) {
+        let full_at_us = self.full_at_us.max(now.mono_us) + cost_us(per_second);
+        self.full_at_us = full_at_us.min(now.mono_us + burst_us);
+    }
+
+    /// What was taken and has not come back yet, in microseconds' worth of the rate.
+    #[must_use]
+    pub fn debt_us(&self, now: Now) -> u64 {
+        self.full_at_us.saturating_sub(now.mono_us)
+    }
+}
+
+/// Microseconds from one token to the next.
+fn cost_us(per_second: u32) -> u64 {
+    1_000_000 / u64::from(per_second)
 }
 
 #[cfg(test)]

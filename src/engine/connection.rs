@@ -130,6 +130,8 @@ pub struct Connection {
     pub socket_tick: u32,
     /// When the drain closes it.
     pub drain_tick: u32,
+    /// Where it comes from, once it is live: [`crate::address::Address::digest`].
+    pub address: u32,
     /// Why it was closed, for the counters.
     pub cause: CloseCause,
     /// How its frames are encoded.
@@ -160,6 +162,7 @@ impl Connection {
             pinged_tick: 0,
             socket_tick: 0,
             drain_tick: 0,
+            address: 0,
             cause: CloseCause::Peer,
             codec: Codec::Json,
             is_ready: false,

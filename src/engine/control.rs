@@ -3,6 +3,7 @@
 
 use crate::ids::{CommentId, EventId, Position};
 use crate::limits::Limits;
+use crate::log::WeakGrant;
 
 /// A request to the home shard of an event, or to every shard where it names none.
 #[derive(Debug)]
@@ -19,15 +20,13 @@ pub enum Request {
         text: Box<str>,
         /// Makes a retry safe, as in the WebSocket `post`.
         key: Option<Box<str>>,
+        /// From where it came: [`crate::address::Address::digest`].
+        address: u32,
     },
-    /// The retained comments of an event, newest page first unless `before` is given.
-    Comments {
+    /// Leave to read an event's log, for pages of its history: nothing is read or encoded here.
+    Follow {
         /// Which event.
         event: EventId,
-        /// How many at most; capped by `history_frames_max`.
-        limit: u32,
-        /// Only comments with a smaller offset.
-        before: Option<u64>,
     },
     /// Viewers and positions of an event.
     Event {
@@ -66,10 +65,10 @@ pub enum Reply {
     },
     /// The comment was not taken.
     Refused(PostRefusal),
-    /// A page of comments, oldest first, each as the JSON frame a viewer gets (no WebSocket header).
-    Comments {
-        /// One JSON object per comment.
-        comments: Vec<Vec<u8>>,
+    /// What [`Request::Follow`] asked for.
+    Followed {
+        /// The way into the canonical log; `None` while nothing is retained.
+        log: Option<WeakGrant>,
         /// The head of the log.
         position: Position,
     },
@@ -105,17 +104,19 @@ pub enum PostRefusal {
     Empty,
     /// Over `posts_per_sec_connection` or `posts_per_sec_event`.
     RateLimited,
-    /// The mesh or the rooms are full.
+    /// The mesh is full.
     Overloaded,
     /// The node is draining.
     Draining,
     /// A `key` over HTTP without a `user`, whose key it would be.
     KeyNeedsUser,
+    /// `rooms_max` is reached, and the event has no room yet.
+    RoomsFull,
 }
 
 impl PostRefusal {
     /// All reasons, in the order of declaration.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::BadCommand,
         Self::BadText,
         Self::TooLong,
@@ -124,6 +125,7 @@ impl PostRefusal {
         Self::Overloaded,
         Self::Draining,
         Self::KeyNeedsUser,
+        Self::RoomsFull,
     ];
 
     /// The protocol's `code`.
@@ -138,6 +140,7 @@ impl PostRefusal {
             Self::Overloaded => "overloaded",
             Self::Draining => "draining",
             Self::KeyNeedsUser => "key_needs_user",
+            Self::RoomsFull => "rooms_full",
         }
     }
 
@@ -155,6 +158,7 @@ impl PostRefusal {
             Self::Overloaded => "the node is overloaded; try again in a few seconds",
             Self::Draining => "the node is draining; connect again",
             Self::KeyNeedsUser => "a key belongs to a user; send `user` with it",
+            Self::RoomsFull => "the node has as many events as it can hold; use another",
         }
     }
 }

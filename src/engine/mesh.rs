@@ -99,6 +99,8 @@ pub struct RemotePost {
     pub name: Option<Box<str>>,
     /// What.
     pub post: Post,
+    /// From where: [`crate::address::Address::digest`].
+    pub address: u32,
 }
 
 /// The answer to a [`RemotePost`].

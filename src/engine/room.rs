@@ -10,7 +10,6 @@ use std::collections::VecDeque;
 
 use hashbrown::HashMap;
 
-use crate::bucket::Bucket;
 use crate::codec::{self, Codec};
 use crate::ids::{EventId, Position};
 use crate::keys::Keys;
@@ -18,6 +17,7 @@ use crate::limits::Limits;
 use crate::log::Log;
 use crate::mesh::Spread;
 use crate::rate::Rate;
+use crate::share::Budget;
 use crate::table::{Id, Table};
 use crate::traffic::Traffic;
 
@@ -149,7 +149,7 @@ pub struct Home {
     /// Keys of recent posts; made when the first post names one.
     pub keys: Option<Box<Keys>>,
     /// Posts a second.
-    pub posts: Bucket,
+    pub posts: Budget,
     /// Comments lately.
     pub comments: Rate,
     /// Time of the newest comment, Unix ms; it runs backwards only when the clock was wrong.
@@ -353,6 +353,7 @@ impl Room {
     /// Home: drops the oldest segment of whichever log reaches back furthest; the canonical log keeps
     /// what the view has not derived yet. `may_empty`: the last may go too. `None`: none may go.
     pub fn trim(&mut self, may_empty: bool) -> Option<u64> {
+        let may_empty = may_empty && !self.is_followed();
         let [canonical, view] = &mut self.feeds;
         let canonical = canonical.as_deref_mut().map(|feed| &mut feed.log)?;
         let Some(view) = view.as_deref_mut().map(|feed| &mut feed.log) else {
@@ -364,6 +365,12 @@ impl Room {
         }
         view.trim(may_empty)
             .or_else(|| if may_trim_canonical { canonical.trim(may_empty) } else { None })
+    }
+
+    /// Home: another shard has, or is about to have, a replica.
+    fn is_followed(&self) -> bool {
+        let Role::Home(home) = &self.role else { return false };
+        home.followers.iter().any(|follower| follower.grants > 0)
     }
 
     /// Memory of the logs, in bytes; 0 for a replica.
@@ -416,8 +423,7 @@ impl Room {
     /// Home: nobody here and nobody elsewhere.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        let Role::Home(home) = &self.role else { return false };
-        self.members() == 0 && home.followers.iter().all(|follower| follower.grants == 0)
+        matches!(self.role, Role::Home(_)) && self.members() == 0 && !self.is_followed()
     }
 }
 

@@ -14,6 +14,7 @@ mod joining;
 mod limits;
 mod node;
 mod over_rate;
+mod reading;
 mod rest;
 mod rkyv_frames;
 mod shards;

@@ -69,9 +69,14 @@ impl Node {
 impl Viewer {
     /// The next frame of JSON; pings are answered on the way.
     pub(crate) fn next(&mut self) -> Value {
+        serde_json::from_str(&self.next_text()).unwrap()
+    }
+
+    /// The same as it was sent.
+    pub(crate) fn next_text(&mut self) -> String {
         loop {
             match self.socket.read().expect("a frame was due") {
-                Message::Text(text) => return serde_json::from_str(&text).unwrap(),
+                Message::Text(text) => return text.as_str().to_owned(),
                 Message::Ping(_) | Message::Pong(_) => {}
                 other => panic!("no text: {other:?}"),
             }

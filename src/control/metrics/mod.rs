@@ -73,6 +73,16 @@ fn node_families(node: &Node, reports: &[Option<Report>]) -> Vec<Family> {
     for (port, count) in [("public", &node.http_refused), ("admin", &node.admin_refused)] {
         http_refused.sample(&[("port", port.to_owned())], count.load(Relaxed).into());
     }
+    let mut reads_refused = Family::new(
+        "uproar_http_reads_refused_total",
+        Kind::Counter,
+        "REST requests answered 503: rate is over http_reads_per_sec, bytes is over http_bytes_max (posts as well).",
+    );
+    for (reason, count) in node.pages.refused() {
+        reads_refused.sample(&[("reason", reason.to_owned())], count.into());
+    }
+    let (pages, encoded) = node.pages.counts();
+    let counter = |name, help, value: u64| Family::single(name, Kind::Counter, help, value.into());
     let mut reloads = Family::new(
         "uproar_config_reloads_total",
         Kind::Counter,
@@ -90,6 +100,23 @@ fn node_families(node: &Node, reports: &[Option<Report>]) -> Vec<Family> {
             u64::from(!node.reloads.is_last_refused()),
         ),
         http_refused,
+        counter(
+            "uproar_http_evicted_total",
+            "HTTP connections cut off because all places were taken, their address had more than half, and another asked.",
+            node.http_evicted.load(Relaxed),
+        ),
+        reads_refused,
+        counter("uproar_http_pages_total", "Pages of history answered over REST.", pages),
+        counter(
+            "uproar_http_pages_encoded_total",
+            "Pages of history that had to be encoded; the others were the same bytes as one before.",
+            encoded,
+        ),
+        gauge(
+            "uproar_http_bytes",
+            "Memory in bodies of plain HTTP, pages kept for the next reader among them (http_bytes_max).",
+            node.pages.bytes.bytes(),
+        ),
         gauge(
             "uproar_ready",
             "1 if the node takes new viewers, 0 while starting, draining, full, or stuck: a shard does not answer.",

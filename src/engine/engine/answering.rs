@@ -17,13 +17,16 @@ impl Engine {
     /// Does what the control plane asks and answers at once.
     pub fn control(&mut self, now: Now, request: Request) -> Reply {
         match request {
-            Request::Post { event, user, name, text, key } => self
-                .post_over_http(now, &event, (user, name), text, key.as_deref())
-                .unwrap_or_else(|refusal| {
-                    self.counters.posts_refused[refusal as usize] += 1;
-                    Reply::Refused(refusal)
-                }),
-            Request::Comments { event, limit, before } => self.comments(&event, limit, before),
+            Request::Post { event, user, name, text, key, address } => {
+                let author = (user, name, address);
+                self.post_over_http(now, &event, author, text, key.as_deref()).unwrap_or_else(
+                    |refusal| {
+                        self.counters.posts_refused[refusal as usize] += 1;
+                        Reply::Refused(refusal)
+                    },
+                )
+            }
+            Request::Follow { event } => self.follow_outside(&event),
             Request::Event { event } => self.event(&event),
             Request::Report => Reply::Report(Box::new(self.report())),
             Request::HotRooms { from, limit } => Reply::HotRooms(self.hot_rooms(now, from, limit)),
@@ -57,7 +60,7 @@ impl Engine {
         &mut self,
         now: Now,
         event: &EventId,
-        (user, name): (Option<Box<str>>, Option<Box<str>>),
+        (user, name, address): (Option<Box<str>>, Option<Box<str>>, u32),
         text: Box<str>,
         key: Option<&str>,
     ) -> Result<Reply, PostRefusal> {
@@ -72,9 +75,9 @@ impl Engine {
         if self.drain.is_some() {
             return Err(PostRefusal::Draining);
         }
-        let room_id = self.home_room(now, event).ok_or(PostRefusal::Overloaded)?;
+        let room_id = self.home_room(now, event).ok_or(PostRefusal::RoomsFull)?;
         let user = user.unwrap_or_else(|| guest_id(self.random.bits()));
-        let draft = Draft { user: &user, name: name.as_deref(), text: &text, key };
+        let draft = Draft { user: &user, name: name.as_deref(), text: &text, key, address };
         let (id, offset) = self.append(now, room_id, &draft)?;
         let mut position = self.rooms.table.at(room_id.index).head();
         position.offset = offset;
@@ -88,22 +91,11 @@ impl Engine {
         is_home.then_some(id)
     }
 
-    fn comments(&mut self, event: &EventId, limit: u32, before: Option<u64>) -> Reply {
+    /// The same cost whatever is retained: whoever asked reads and encodes.
+    fn follow_outside(&self, event: &EventId) -> Reply {
         let Some(room_id) = self.known_home(event) else { return Reply::NoSuchEvent };
-        let room = self.rooms.table.at(room_id.index);
-        let log = room.canonical();
-        let end = before.unwrap_or(u64::MAX).clamp(log.tail(), log.end());
-        let limit = u64::from(limit.min(self.limits.history_frames_max));
-        let first = end.saturating_sub(limit).max(log.tail());
-        let json_of = |offset| {
-            self.frame.clear();
-            log.read(offset, &mut self.frame);
-            let mut json = Vec::new();
-            codec::write_json_comment(codec::archive_of_frame(&self.frame), offset, &mut json);
-            json
-        };
-        let comments = (first..end).map(json_of).collect();
-        Reply::Comments { comments, position: room.head() }
+        let room = self.rooms.table.peek(room_id.index);
+        Reply::Followed { log: room.canonical().weak_grant(), position: room.head() }
     }
 
     fn event(&self, event: &EventId) -> Reply {

@@ -53,12 +53,13 @@ impl Engine {
     }
 
     fn remote_post(&mut self, now: Now, from: u32, remote: RemotePost) {
-        let RemotePost { room, connection, user, name, post } = remote;
+        let RemotePost { room, connection, user, name, post, address } = remote;
         let draft = Draft {
             user: &user,
             name: name.as_deref(),
             text: &post.text,
             key: post.key.as_deref(),
+            address,
         };
         let result = if self.drain.is_some() {
             Err(PostRefusal::Draining)

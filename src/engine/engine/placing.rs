@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use super::timers::spread;
 use super::{Engine, Half, Output};
+use crate::address::Address;
 use crate::codec::{self, Codec, Notice};
 use crate::connection::{Author, Connection, Leaving, Phase};
 use crate::http::{self, Rejection, Upgrade};
@@ -321,6 +322,7 @@ impl Engine {
         self.node_connections += 1;
         connection.phase = phase;
         connection.codec = codec;
+        connection.address = peer.map_or(0, |peer| Address::from(peer.ip()).digest());
         connection.is_counted = true;
         connection.cause = CloseCause::Peer;
         connection.phase_tick = now.tick();

@@ -19,6 +19,8 @@ pub(super) struct Draft<'a> {
     pub(super) name: Option<&'a str>,
     pub(super) text: &'a str,
     pub(super) key: Option<&'a str>,
+    /// From where, as [`crate::address::Address::digest`] has it.
+    pub(super) address: u32,
 }
 
 impl Engine {
@@ -38,6 +40,7 @@ impl Engine {
         let Phase::Live { room: room_id, .. } = connection.phase else { return };
         let author = connection.author.as_ref().expect("who posts has an id");
         let (user, name) = (author.user.clone(), author.name.clone());
+        let address = connection.address;
         let room = self.rooms.table.get(room_id).expect("a member's room exists");
         if let Role::Replica(replica) = &room.role {
             let (to, room) = (replica.home as usize, replica.room);
@@ -45,11 +48,12 @@ impl Engine {
                 return self.refuse_post(now, id, reference.as_ref(), PostRefusal::Overloaded);
             }
             let post = Post { reference, key, text };
-            let remote = RemotePost { room, connection: id, user, name, post };
+            let remote = RemotePost { room, connection: id, user, name, post, address };
             self.outboxes[to].push(MeshMessage::Post(Box::new(remote)));
             return;
         }
-        let draft = Draft { user: &user, name: name.as_deref(), text: &text, key: key.as_deref() };
+        let draft =
+            Draft { user: &user, name: name.as_deref(), text: &text, key: key.as_deref(), address };
         let result = self.append(now, room_id, &draft);
         self.answer_post(now, id, reference.as_ref(), result);
     }
@@ -105,7 +109,7 @@ impl Engine {
             self.counters.posts_deduplicated += 1;
             return Ok((known.id, known.offset));
         }
-        if !home.posts.take(now, self.limits.posts_per_sec_event) {
+        if !home.posts.take(now, self.limits.posts_per_sec_event, draft.address) {
             return Err(PostRefusal::RateLimited);
         }
         let lead_ms = home.time_ms.saturating_sub(now.wall_ms);

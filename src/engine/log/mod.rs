@@ -11,8 +11,8 @@
 mod segment;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 pub use segment::Segment;
 
@@ -49,6 +49,23 @@ pub struct Run<'a> {
 pub struct Grant {
     oldest: Arc<Segment>,
     tail: Arc<AtomicU64>,
+}
+
+/// A grant that keeps nothing: for whoever reads a log from outside the shards and comes back later.
+/// Between two reads the home shard lets go of segments as if nobody followed.
+#[derive(Clone, Debug)]
+pub struct WeakGrant {
+    oldest: Weak<Segment>,
+    tail: Arc<AtomicU64>,
+}
+
+impl WeakGrant {
+    /// What a follower needs, while the log still has what was its oldest segment. Afterwards, and once the
+    /// log is gone, there is none: ask the home shard again.
+    #[must_use]
+    pub fn upgrade(&self) -> Option<Grant> {
+        Some(Grant { oldest: self.oldest.upgrade()?, tail: Arc::clone(&self.tail) })
+    }
 }
 
 /// One codec's frames of one room.
@@ -114,6 +131,13 @@ impl Log {
         Grant { oldest: Arc::clone(&self.segments[0]), tail: Arc::clone(&self.tail) }
     }
 
+    /// Lets somebody read this log from outside now and then. `None` while it has no segment.
+    #[must_use]
+    pub fn weak_grant(&self) -> Option<WeakGrant> {
+        let oldest = Arc::downgrade(self.segments.front()?);
+        Some(WeakGrant { oldest, tail: Arc::clone(&self.tail) })
+    }
+
     /// Replica: sees what the home shard has published and drops what it has trimmed.
     pub fn sync(&mut self) {
         while let Some(next) = self.segments.back().and_then(|segment| segment.next()).cloned() {
@@ -158,12 +182,12 @@ impl Log {
     }
 
     /// Home: drops the oldest segment and returns how many frames went with it; `None` when
-    /// nothing may go. The last segment may go only if the log `may_empty` and nobody follows it.
+    /// nothing may go. The last segment may go only if the log `may_empty`, which a log that replicas
+    /// follow may not: they would wait at its end for a link that nobody makes.
     pub fn trim(&mut self, may_empty: bool) -> Option<u64> {
-        let is_sole = |segment: &Arc<Segment>| Arc::strong_count(segment) == 1;
         let may_go = match self.segments.len() {
             0 => false,
-            1 => may_empty && is_sole(&self.segments[0]) && self.segments[0].frames() > 0,
+            1 => may_empty && self.segments[0].frames() > 0,
             _ => true,
         };
         if !may_go {
@@ -267,7 +291,7 @@ mod tests {
             for _ in 0..600 {
                 match random.below(12) {
                     0 => {
-                        let gone = log.trim(true).unwrap_or(0);
+                        let gone = log.trim(replica.is_none()).unwrap_or(0);
                         model.drain(..gone as usize);
                     }
                     1 if replica.is_none() => replica = Some(Log::follow(&log.grant())),
@@ -301,6 +325,25 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_weak_grant_sees_what_is_kept_and_keeps_nothing() {
+        let mut log = Log::new(1, 1 << 14, 1_000);
+        assert!(log.weak_grant().is_none(), "reading an empty log makes no segment");
+        (0..30).for_each(|_| log.append(&[7; 100], u64::MAX));
+        let weak = log.weak_grant().expect("there are segments");
+        (0..30).for_each(|_| log.append(&[8; 100], u64::MAX));
+        let follower = weak.upgrade().map(|grant| Log::follow(&grant)).expect("nothing is trimmed");
+        assert_eq!((follower.tail(), follower.end()), (1, 61));
+        // Somebody who is just reading does not hold up a trim, and reads on.
+        while log.trim(true).is_some() {}
+        assert_eq!((log.frames(), log.bytes()), (0, 0));
+        let mut frame = Vec::new();
+        follower.read(1, &mut frame);
+        assert_eq!(frame, [7; 100]);
+        drop(follower);
+        assert!(weak.upgrade().is_none(), "what was trimmed is gone once nobody reads it");
     }
 
     #[test]

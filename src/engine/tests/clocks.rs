@@ -5,6 +5,8 @@ mod support;
 use uproar_engine::control::{Reply, Request};
 use uproar_engine::engine::{Chunk, Engine};
 use uproar_engine::limits::Limits;
+use uproar_engine::log::Log;
+use uproar_engine::page;
 use uproar_engine::time::{Now, TICK_US};
 
 const DAY_MS: u64 = 86_400_000;
@@ -12,13 +14,14 @@ const DAY_MS: u64 = 86_400_000;
 /// The times of an event's comments, in the order of their offsets.
 fn times(engine: &mut Engine, now: Now) -> Vec<u64> {
     let event = "e".parse().expect("a sound event");
-    let reply = engine.control(now, Request::Comments { event, limit: 100, before: None });
-    let Reply::Comments { comments, .. } = reply else { panic!("{reply:?}") };
-    let time = |json: &Vec<u8>| {
-        let json: serde_json::Value = serde_json::from_slice(json).expect("a comment is JSON");
-        json["time"].as_u64().expect("a time")
-    };
-    comments.iter().map(time).collect()
+    let reply = engine.control(now, Request::Follow { event });
+    let Reply::Followed { log: Some(log), .. } = &reply else { panic!("{reply:?}") };
+    let log = Log::follow(&log.upgrade().expect("the engine holds it"));
+    let mut json = b"[".to_vec();
+    page::write(&log, page::offsets(&log, 100, None), &mut json);
+    json.push(b']');
+    let comments: Vec<serde_json::Value> = serde_json::from_slice(&json).expect("a page is JSON");
+    comments.iter().map(|json| json["time"].as_u64().expect("a time")).collect()
 }
 
 #[test]

@@ -27,8 +27,8 @@ fn the_rest_of_a_cut_frame_does_not_end_its_viewer() {
     }
     let text = "\"".repeat(4_096).into();
     let event = "e".parse().expect("a sound event");
-    let reply =
-        engine.control(now, Request::Post { event, user: None, name: None, text, key: None });
+    let request = Request::Post { event, user: None, name: None, text, key: None, address: 1 };
+    let reply = engine.control(now, request);
     assert!(matches!(reply, Reply::Posted { .. }), "{reply:?}");
     engine.next_chunk(now, &mut chunk);
     assert_eq!(chunk.deliveries.len(), 1);

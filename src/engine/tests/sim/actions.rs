@@ -305,6 +305,7 @@ fn post_over_http(world: &mut World) {
         name: None,
         text: text.clone().into(),
         key: key.clone().map(Into::into),
+        address: world.random.below(3),
     };
     match ask_home(world, event, request) {
         Reply::Posted { id, position } => {
@@ -316,7 +317,7 @@ fn post_over_http(world: &mut World) {
             }
         }
         Reply::Refused(refusal) => {
-            let may = [PostRefusal::RateLimited, PostRefusal::Overloaded, PostRefusal::Draining];
+            let may = [PostRefusal::RateLimited, PostRefusal::RoomsFull, PostRefusal::Draining];
             assert!(may.contains(&refusal), "{refusal:?}");
         }
         reply => panic!("{reply:?}"),

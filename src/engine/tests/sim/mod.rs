@@ -16,6 +16,8 @@ use std::collections::BTreeMap;
 
 use uproar_engine::control::{PostRefusal, Reply, Request};
 use uproar_engine::limits::Limits;
+use uproar_engine::log::Log;
+use uproar_engine::page;
 
 use viewer::Outcome;
 use world::World;
@@ -173,15 +175,21 @@ fn everything_arrived(world: &mut World) {
                 assert_eq!(viewer.asked, 0, "every ping is answered");
             }
         }
-        let request = Request::Comments { event: name, limit: u32::MAX, before: None };
-        let Reply::Comments { comments, .. } = actions::ask_home(world, event, request) else {
-            panic!("an event that is there has comments")
+        let request = Request::Follow { event: name };
+        let Reply::Followed { log, .. } = actions::ask_home(world, event, request) else {
+            panic!("an event that is there has a log")
         };
-        let kept = (position.offset + 1 - tail).min(world.plan.limits.history_frames_max.into());
-        assert_eq!(comments.len() as u64, kept);
-        for (json, offset) in comments.iter().rev().zip((1..=position.offset).rev()) {
-            let value = serde_json::from_slice(json).expect("a JSON object");
-            let (found, seen) = wire::comment_of(&value);
+        let mut json = b"[".to_vec();
+        if let Some(grant) = log.and_then(|log| log.upgrade()) {
+            let log = Log::follow(&grant);
+            page::write(&log, page::offsets(&log, u32::MAX, None), &mut json);
+        }
+        json.push(b']');
+        let comments: Vec<serde_json::Value> =
+            serde_json::from_slice(&json).expect("a page is JSON");
+        assert_eq!(comments.len() as u64, position.offset + 1 - tail);
+        for (value, offset) in comments.iter().rev().zip((1..=position.offset).rev()) {
+            let (found, seen) = wire::comment_of(value);
             assert_eq!(found, offset, "a page is dense");
             world.oracle.comment(event, position.epoch, offset, &seen);
         }

@@ -33,7 +33,8 @@ pub(crate) fn join(engine: &mut Engine, now: Now, event: &str) -> Id {
 /// A comment comes over HTTP.
 pub(crate) fn post(engine: &mut Engine, now: Now, event: &str, text: &str) {
     let event = event.parse().expect("a sound event");
-    let request = Request::Post { event, user: None, name: None, text: text.into(), key: None };
+    let text = text.into();
+    let request = Request::Post { event, user: None, name: None, text, key: None, address: 1 };
     let reply = engine.control(now, request);
     assert!(matches!(reply, Reply::Posted { .. }), "{reply:?}");
 }
