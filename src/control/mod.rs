@@ -19,6 +19,7 @@ mod answer;
 mod answer_bytes;
 mod background;
 mod bind;
+mod clock;
 mod drain;
 mod handover;
 mod health;

@@ -15,6 +15,7 @@ use uproar_engine::placement::home_shard;
 use uproar_engine::report::Report;
 
 use super::bind::Sockets;
+use super::clock::Clock;
 use super::drain::Drain;
 use super::layout::Layout;
 use super::pages::Pages;
@@ -41,6 +42,8 @@ pub struct Node {
     pub admin_refused: Arc<AtomicU64>,
     /// Plain HTTP connections that gave up their places to another address, on both ports.
     pub http_evicted: Arc<AtomicU64>,
+    /// The host's wall clock.
+    pub(super) clock: Clock,
     /// How reloads went.
     pub(super) reloads: Reloads,
     /// What REST is answered from.
@@ -79,6 +82,7 @@ impl Node {
             http_refused: Arc::default(),
             admin_refused: Arc::default(),
             http_evicted: Arc::default(),
+            clock: Clock::default(),
             reloads: Reloads::default(),
             pages: Pages::default(),
             ports,

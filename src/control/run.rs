@@ -202,6 +202,9 @@ async fn watch(node: Arc<Node>) {
     let mut trouble = Trouble::new();
     loop {
         tick.tick().await;
+        if let Some(line) = node.clock.look() {
+            warn!("{line}");
+        }
         let reports = node.reports().await;
         for (heard_at, report) in heard_at.iter_mut().zip(&reports) {
             if report.is_some() {

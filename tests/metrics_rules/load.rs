@@ -3,10 +3,13 @@
 use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::node::{Node, wait_until};
 use crate::series::{assert_fires, constant, growing, sum};
@@ -31,7 +34,16 @@ fn await_comment(viewer: &mut TcpStream) {
 
 #[test]
 fn a_flooded_shard_fires_what_it_should() {
-    let args = ["--shards", "1", "--cpu-target-percent", "10", "--control-frames-per-sec-max", "0"];
+    let args = [
+        "--shards",
+        "1",
+        "--cpu-target-percent",
+        "10",
+        "--control-frames-per-sec-max",
+        "0",
+        "--cpus",
+        "0",
+    ];
     let node = Node::start(&args);
     let mut flooder = node.upgraded("e");
     // Empty pongs cost a decoding each and are not answered.
@@ -41,6 +53,27 @@ fn a_flooded_shard_fires_what_it_should() {
     let is_busy = |metrics: &str| sum(metrics, &["uproar_shard_busy_ratio"]) > 0.6;
     let busy = node.metrics_when("a busy shard", is_busy);
     assert_fires("busy", &constant(&busy), &["UproarOverCpuTarget"]);
+    // Somebody else on the shard's core.
+    let is_over = Arc::new(AtomicBool::new(false));
+    let other = {
+        let is_over = Arc::clone(&is_over);
+        thread::spawn(move || {
+            let mut cpu = CpuSet::new();
+            cpu.set(0);
+            sched_setaffinity(None, &cpu).unwrap();
+            while !is_over.load(Ordering::Relaxed) {
+                std::hint::spin_loop();
+            }
+        })
+    };
+    let waited = |metrics: &str| sum(metrics, &["uproar_shard_run_delay_seconds_total"]);
+    let before = node.metrics();
+    let after = node.metrics_when("a shard that waits for its core", |metrics| {
+        waited(metrics) - waited(&before) > 1.5
+    });
+    is_over.store(true, Ordering::Relaxed);
+    other.join().unwrap();
+    assert_fires("waits", &growing(&before, &after), &["UproarShardRunDelay"]);
 }
 
 /// Passes that a pause of the whole process makes slow, as a host without CPU time for it would.
@@ -67,5 +100,6 @@ fn a_node_that_stands_still_in_its_passes_fires_what_it_should() {
         };
         passes("le=\"+Inf\"") - passes("le=\"0.4096") > 0.02 * passes("le=\"+Inf\"")
     });
-    assert_fires("passes", &growing(&before, &after.borrow()), &["UproarSlowPasses"]);
+    let alerts = ["UproarShardStalled", "UproarSlowPasses"];
+    assert_fires("passes", &growing(&before, &after.borrow()), &alerts);
 }

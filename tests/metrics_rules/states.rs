@@ -39,6 +39,13 @@ fn what_real_nodes_expose_fires_what_it_should() {
     let mut restarted = busy;
     restarted.insert("process_start_time_seconds".to_owned(), "100x236 200x64".to_owned());
     assert_fires("restarted", &restarted, &["UproarShardStuck"]);
+
+    // Nobody sets the clock of a host for a test: as if it had been set back ten minutes ago.
+    let node = Node::start(&[]);
+    let mut stepped = constant(&node.metrics());
+    let steps = stepped.get_mut("uproar_clock_steps_total{direction=\"back\"}").unwrap();
+    assert_eq!(std::mem::replace(steps, "0x200 1x100".to_owned()), "0x300");
+    assert_fires("stepped", &stepped, &["UproarClockStepped"]);
 }
 
 /// A table of 1,100 slots: the least that a node takes is 1,024 more than its connections.

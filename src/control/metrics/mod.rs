@@ -91,8 +91,17 @@ fn node_families(node: &Node, reports: &[Option<Report>]) -> Vec<Family> {
     for (result, count) in node.reloads.counts() {
         reloads.sample(&[("result", result.to_owned())], count.into());
     }
+    let mut clock_steps = Family::new(
+        "uproar_clock_steps_total",
+        Kind::Counter,
+        "Times the host's wall clock was set by a second or more, ahead or back; comments carry its time.",
+    );
+    for (direction, count) in node.clock.counts() {
+        clock_steps.sample(&[("direction", direction.to_owned())], count.into());
+    }
     vec![
         build,
+        clock_steps,
         reloads,
         gauge(
             "uproar_config_last_reload_successful",
