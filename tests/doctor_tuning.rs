@@ -200,6 +200,25 @@ fn apply_raises_lowers_nothing_and_reverts_to_the_byte() {
     assert!(host.run("apply", &["--revert"]).contains("nothing to revert"));
 }
 
+/// Whoever raised a setting after us meant it; whoever asks for one in a file of theirs gets it at the next boot.
+#[test]
+fn a_revert_leaves_what_others_have_raised_or_ask_for() {
+    let host = small_host("others");
+    host.run("apply", &[]);
+    host.set("proc/sys/net/core/somaxconn", "65535");
+    host.set("proc/sys/net/ipv4/tcp_mem", "78375\t104500\t900000");
+    host.set("usr/lib/sysctl.d/50-other.conf", "# theirs\nnet.core.netdev_max_backlog=5000");
+    // Another run keeps theirs, and does not take it for its own.
+    host.run("apply", &[]);
+    let told = host.run("apply", &["--revert"]);
+    assert_eq!(host.get("proc/sys/net/core/somaxconn"), "65535", "{told}");
+    assert!(told.contains("leave net.core.somaxconn = 65535"), "{told}");
+    // Place by place: theirs is the third only.
+    assert_eq!(host.get("proc/sys/net/ipv4/tcp_mem"), "20000 30000 900000");
+    assert_eq!(host.get("proc/sys/net/core/netdev_max_backlog"), "5000");
+    assert!(host.run("apply", &["--revert"]).contains("nothing to revert"));
+}
+
 /// Applies the doctor's file for a target.
 fn apply_for(host: &Scratch, connections: &str) {
     let output = Command::new(env!("CARGO_BIN_EXE_uproar"))
@@ -331,6 +350,70 @@ fn placement_refuses_cpus_that_the_host_does_not_have() {
     assert_eq!(host.all(), before);
     host.set("proc/sys/net/core/rps_sock_flow_entries", "0");
     assert!(host.run("placement", &["--interface", "eth0", "--cpus", "0-1,4"]).contains("= 13 "));
+}
+
+/// Reads a mask as the kernel does (bitmap_parse): words of at most 8 hexadecimal digits between commas, the highest first.
+fn cpus_of(mask: &str) -> Vec<usize> {
+    let words: Vec<u32> = mask
+        .rsplit(',')
+        .map(|word| {
+            assert!((1..=8).contains(&word.len()), "the kernel refuses {mask}");
+            u32::from_str_radix(word, 16).unwrap()
+        })
+        .collect();
+    (0..words.len() * 32).filter(|cpu| words[cpu / 32] >> (cpu % 32) & 1 == 1).collect()
+}
+
+#[test]
+fn placement_writes_masks_that_the_kernel_takes_for_each_cpu() {
+    let host = Scratch::new("masks");
+    host.set("sys/devices/system/cpu/online", "0-255");
+    host.set("proc/sys/net/core/rps_sock_flow_entries", "0");
+    let queue = "sys/class/net/eth0/queues/rx-0/rps_cpus";
+    let place = |cpus: &str| {
+        host.set(queue, "00000000,00000000");
+        host.run("placement", &["--interface", "eth0", "--cpus", cpus]);
+        cpus_of(&host.get(queue))
+    };
+    for cpu in [0, 1, 31, 32, 33, 62, 63, 64, 95, 96, 127, 128, 191, 192, 254, 255] {
+        assert_eq!(place(&cpu.to_string()), [cpu]);
+    }
+    assert_eq!(place("0-255"), (0..256).collect::<Vec<_>>());
+    assert_eq!(place("31-32,63-64"), [31, 32, 63, 64]);
+    // As the kernel shows it, it is what was asked for, and nothing to do.
+    host.set(queue, "00000001,80000000,00000001,80000000");
+    let told = host.run("placement", &["--interface", "eth0", "--cpus", "31-32,63-64,95-96"]);
+    assert!(told.contains("rps_cpus"), "{told}");
+    host.set(queue, "00000000,00000001,80000001,80000000");
+    assert_eq!(host.run("placement", &["--interface", "eth0", "--cpus", "31-32,63-64"]), "");
+}
+
+#[test]
+fn a_write_that_the_kernel_refuses_is_a_failure() {
+    let host = Scratch::new("refused");
+    host.set("sys/devices/system/cpu/online", "0-3");
+    host.set("proc/sys/net/core/rps_sock_flow_entries", "0");
+    host.set("sys/class/net/eth0/queues/rx-0/rps_flow_cnt", "0");
+    // A setting of the kernel that nobody may write, not even root.
+    let queue = host.0.join("sys/class/net/eth0/queues/rx-0/rps_cpus");
+    std::os::unix::fs::symlink("/proc/sys/kernel/ostype", &queue).unwrap();
+    let output = Command::new(tuning("placement"))
+        .arg("--root")
+        .arg(&host.0)
+        .args(["--interface", "eth0", "--cpus", "0-1"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(told.contains("refused by the kernel"), "{told}");
+    assert_eq!(
+        String::from_utf8_lossy(&output.stderr),
+        "placement: 1 settings could not be written\n"
+    );
+    // What went well is done, and can be put back.
+    assert_eq!(host.get("sys/class/net/eth0/queues/rx-0/rps_flow_cnt"), "65536");
+    host.run("placement", &["--revert"]);
+    assert_eq!(host.get("sys/class/net/eth0/queues/rx-0/rps_flow_cnt"), "0");
 }
 
 #[test]
