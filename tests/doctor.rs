@@ -12,8 +12,9 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 use uproar::config::Sources;
 use uproar::control::Host;
-use uproar::doctor::{Check, Rings, Target, Tree, Verdict, descriptors, examine, fits};
-use uproar_ring::Feature;
+use uproar::doctor::{
+    Check, RingFeature, Rings, Target, Tree, Verdict, descriptors, examine, fits,
+};
 
 /// A host where everything fits the default target.
 struct FakeHost {
@@ -50,6 +51,11 @@ impl FakeHost {
             ),
             ("proc/self/status", "Name:\tuproar\nCapEff:\t0000000000000000\nSeccomp:\t0"),
             ("proc/self/cgroup", "0::/system.slice/uproar.service"),
+            (
+                "etc/passwd",
+                "root:x:0:0::/root:/bin/sh\nuproar:x:992:991::/nonexistent:/usr/sbin/nologin",
+            ),
+            ("etc/group", "root:x:0:\nuproar:x:991:\nrings:x:992:other,uproar\nwheel:x:10:other"),
             ("sys/devices/system/clocksource/clocksource0/current_clocksource", "tsc"),
             ("sys/devices/system/cpu/cpu0/cpufreq/scaling_governor", "performance"),
             ("sys/devices/system/cpu/cpu1/cpufreq/scaling_governor", "performance"),
@@ -98,7 +104,11 @@ fn target(flags: &[(&'static str, &str)]) -> Target {
 }
 
 fn working_rings() -> Rings {
-    Rings { features: Ok(vec![Feature { name: "SEND", is_there: true }]), whole: Ok(32_768) }
+    Rings {
+        features: Ok(vec![RingFeature { name: "SEND".into(), is_there: true }]),
+        whole: Ok(32_768),
+        tried_as: None,
+    }
 }
 
 /// The rows that are not as they should be.
@@ -126,7 +136,7 @@ fn each_thing_that_is_wrong_is_found_alone_and_has_a_fix() {
         ("proc/sys/kernel/osrelease", "6.1.0-30-amd64", "kernel", Misfit),
         ("proc/sys/kernel/io_uring_disabled", "2", "kernel.io_uring_disabled", Misfit),
         ("proc/sys/kernel/io_uring_disabled", "1", "kernel.io_uring_disabled", Misfit),
-        ("proc/sys/fs/file-nr", "1990000 0 2000000", "fs.file-max less fs.file-nr", Misfit),
+        ("proc/sys/fs/file-nr", "1990000 0 2000000", "fs.file-max less what others hold", Misfit),
         ("proc/sys/net/core/somaxconn", "128", "net.core.somaxconn", Advice),
         ("proc/sys/net/core/netdev_max_backlog", "1000", "net.core.netdev_max_backlog", Advice),
         ("proc/sys/net/core/wmem_max", "8192", "net.core.wmem_max", Advice),
@@ -270,17 +280,18 @@ fn rings_that_cannot_be_made_do_not_fit() {
     let host = FakeHost::new("rings");
     host.set("proc/self/status", "Seccomp:\t2\nCapEff:\t0");
     let blocked = || Err("io_uring is disabled or blocked".to_owned());
-    let rings = Rings { features: blocked(), whole: Err("io_uring is blocked".into()) };
+    let rings =
+        Rings { features: blocked(), whole: Err("io_uring is blocked".into()), tried_as: None };
     let checks = host.examine_for(&[], &rings);
     let rows: Vec<_> = wrong(&checks).into_iter().map(|(what, _)| what).collect();
     assert_eq!(rows, ["seccomp", "io_uring setup", "io_uring direct descriptors"]);
     assert!(!fits(&checks));
 
     let lacking = vec![
-        Feature { name: "SEND", is_there: true },
-        Feature { name: "FIXED_FD_INSTALL", is_there: false },
+        RingFeature { name: "SEND".into(), is_there: true },
+        RingFeature { name: "FIXED_FD_INSTALL".into(), is_there: false },
     ];
-    let rings = Rings { features: Ok(lacking), whole: Ok(1) };
+    let rings = Rings { features: Ok(lacking), whole: Ok(1), tried_as: None };
     let checks = host.examine_for(&[], &rings);
     assert_eq!(wrong(&checks), [("io_uring FIXED_FD_INSTALL", Verdict::Misfit)]);
 }
@@ -501,4 +512,141 @@ fn what_cannot_be_meant_is_no_verdict_about_the_host() {
         assert!(stderr.contains(sentence), "{stderr}");
         assert!(!stderr.contains("--connections-max"), "{stderr}");
     }
+}
+
+/// A group that is none of the service's leaves io_uring closed to it.
+#[test]
+fn io_uring_of_a_group_is_open_to_its_members_only() {
+    let host = FakeHost::new("group");
+    host.set("proc/sys/kernel/io_uring_disabled", "1");
+    for (group, is_good) in
+        [("991", true), ("992", true), ("10", false), ("0", false), ("-1", false)]
+    {
+        host.set("proc/sys/kernel/io_uring_group", group);
+        assert_eq!(wrong(&host.examine()).is_empty(), is_good, "{group}");
+    }
+    // Of a running node its own groups count.
+    host.set("proc/77/status", "Gid:\t5\t5\t5\t5\nGroups:\t10 11");
+    for (group, is_good) in [("10", true), ("5", true), ("991", false)] {
+        host.set("proc/sys/kernel/io_uring_group", group);
+        let tree = Tree::under(&host.root).with_process(77);
+        let checks = examine(&target(&[]), &tree, &working_rings());
+        let row = checks.iter().find(|check| check.what == "kernel.io_uring_disabled").unwrap();
+        assert_eq!(row.verdict == Verdict::Fits, is_good, "{row:#?}");
+        assert!(row.now.contains("process 77 is"), "{}", row.now);
+    }
+    // Without the package, who asks is who would run it.
+    host.remove("etc/passwd");
+    host.set("proc/self/status", "CapEff:\t0\nSeccomp:\t0\nGid:\t7\t7\t7\t7\nGroups:\t");
+    host.set("proc/sys/kernel/io_uring_group", "7");
+    assert_eq!(wrong(&host.examine()), []);
+}
+
+#[test]
+fn the_tightest_memory_limit_of_all_cgroups_above_counts() {
+    for (file, at) in [
+        ("memory.high", "system.slice/uproar.service"),
+        ("memory.high", "system.slice"),
+        ("memory.max", "system.slice"),
+        ("memory.high", ""),
+    ] {
+        let host = FakeHost::new("cgroups");
+        host.set("sys/fs/cgroup/system.slice/uproar.service/memory.max", "8000000000");
+        host.set("sys/fs/cgroup/system.slice/uproar.service/memory.high", "max");
+        host.set(&format!("sys/fs/cgroup/{at}/{file}"), "100000000");
+        let checks = host.examine();
+        assert_eq!(wrong(&checks), [(&*format!("cgroup {file}, bytes"), Verdict::Misfit)], "{at}");
+        let row = checks.iter().find(|check| check.verdict == Verdict::Misfit).unwrap();
+        assert_eq!(row.now, format!("100000000 in /{at}"));
+    }
+}
+
+/// At its target a node holds most of what the host had; that is no reason to fear for the target.
+#[test]
+fn a_loaded_node_is_not_counted_against_itself() {
+    let host = FakeHost::new("loaded");
+    let row = |state: &str, i: u32| {
+        format!("{i}: 0100007F:1F90 0100007F:{:04X} {state} 0:0 0:0 0 0 0 {i} 1", 1_024 + i)
+    };
+    let mut table = vec!["  sl  local_address rem_address   st tx_queue".to_owned()];
+    table.extend((0..55_000).map(|i| row("01", i)));
+    // Others' connections, to the same host, are not the node's.
+    table.extend((0..1_000).map(|i| row("01", i).replace(":1F90", ":0050")));
+    host.set("proc/77/net/tcp", &table.join("\n"));
+    host.set("proc/77/status", "VmRSS:\t  90000 kB\nSeccomp:\t0\nGid:\t1\t1\t1\t1");
+    host.set("proc/77/limits", &fs::read_to_string(host.root.join("proc/self/limits")).unwrap());
+    host.set("proc/77/cgroup", "0::/");
+    // What is left is under what the target needs in all, and enough for what the node has not got yet.
+    host.set("proc/sys/fs/file-nr", "1945000 0 2000000");
+    host.set("proc/meminfo", "MemAvailable: 500000 kB");
+    let tree = Tree::under(&host.root).with_process(77);
+    let listen = "127.0.0.1:8080".parse().unwrap();
+    let held = tree.held(listen);
+    assert_eq!((held.files, held.memory_bytes), (55_000, 90_000 * 1_024 + 55_000 * 4_096));
+    let judged = |target: &Target| {
+        let checks = examine(target, &tree, &working_rings());
+        wrong(&checks).into_iter().map(|(what, _)| what.to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        judged(&target(&[])),
+        ["fs.file-max less what others hold", "available memory, bytes"]
+    );
+    assert_eq!(judged(&target(&[]).holding(held)), [""; 0]);
+}
+
+#[test]
+fn a_socket_unit_with_another_address_is_told() {
+    let host = FakeHost::new("socket");
+    let row = |host: &FakeHost| {
+        let checks = host.examine();
+        checks.into_iter().find(|check| check.what == "uproar.socket").unwrap()
+    };
+    host.set("usr/lib/systemd/system/uproar.socket", "[Socket]\nListenStream=127.0.0.1:8080");
+    assert_eq!(row(&host).now, "not enabled");
+    host.set("etc/systemd/system/sockets.target.wants/uproar.socket", "");
+    let told = row(&host);
+    assert_eq!((told.now.as_str(), told.verdict), ("enabled, 127.0.0.1:8080", Verdict::Advice));
+    assert!(told.fix.unwrap().contains("ListenStream="));
+    let drop_in = "[Socket]\nListenStream=\nListenStream=0.0.0.0:8080";
+    host.set("etc/systemd/system/uproar.socket.d/override.conf", drop_in);
+    assert_eq!(row(&host).verdict, Verdict::Fits, "it is what is configured");
+    // A node that listens elsewhere than configured is behind some socket unit.
+    let host = FakeHost::new("socket-unseen");
+    let elsewhere = target(&[]).listening_at(Ok("127.0.0.1:80".parse().unwrap()));
+    let checks = examine(&elsewhere, &Tree::under(&host.root), &working_rings());
+    let row = checks.iter().find(|check| check.what == "uproar.socket").unwrap();
+    assert_eq!((row.now.as_str(), row.verdict), ("listening on 127.0.0.1:80", Verdict::Advice));
+}
+
+/// Root may lock any memory; the service's user may not. Where the test is not root there is nobody else to ask as.
+#[test]
+fn rings_are_tried_with_the_rights_of_the_service() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    // A running process of another user, who has too little locked memory for a ring. The program lies where that
+    // user may run it.
+    let program = std::env::temp_dir().join(format!("uproar-as-nobody-{}", std::process::id()));
+    fs::copy(env!("CARGO_BIN_EXE_uproar"), &program).unwrap();
+    let mut node = Command::new("prlimit")
+        .args(["--memlock=65536:65536", "setpriv", "--reuid", "65534", "--regid", "65534"])
+        .args(["--clear-groups", "--pdeathsig", "KILL", "sleep", "600"])
+        .spawn()
+        .unwrap();
+    let pid = node.id().to_string();
+    let status = PathBuf::from(format!("/proc/{pid}/status"));
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while !fs::read_to_string(&status).unwrap().contains("Name:\tsleep") {
+        assert!(std::time::Instant::now() < deadline, "the process starts");
+        std::thread::yield_now();
+    }
+    let output = Command::new(&program).args(["doctor", "--json", "--pid", &pid]).output().unwrap();
+    node.kill().unwrap();
+    node.wait().unwrap();
+    fs::remove_file(&program).unwrap();
+    let table: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rows = table["checks"].as_array().unwrap();
+    let row = rows.iter().find(|row| row["what"] == "io_uring direct descriptors").unwrap();
+    assert_eq!(row["now"], "refused, tried as user 65534", "{row}");
+    assert_eq!(row["verdict"], "misfit");
 }

@@ -123,11 +123,15 @@ fn doctor() -> Command {
         .action(clap::ArgAction::SetTrue)
         .conflicts_with("json")
         .help("Print only a sysctl.d file with what the target needs, for tuning/apply --from");
+    // For itself: what it does as the service's user.
+    let probe =
+        Arg::new("probe_rings").long("probe-rings").action(clap::ArgAction::SetTrue).hide(true);
     Command::new("doctor").about("Check this host for the configured target").args([
         connections,
         pid,
         json,
         sysctl,
+        probe,
     ])
     .after_help(
         "Changes nothing. Exit code 0: the target fits; 1: it does not; 2: a usage error, also a \

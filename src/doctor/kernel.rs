@@ -2,10 +2,11 @@
 
 use std::io;
 
-use uproar_ring::{Feature, Ring, RingConfig, Wake, features};
+use serde::{Deserialize, Serialize};
+use uproar_ring::{Ring, RingConfig, Wake, features};
 
 use super::check::{Check, Verdict};
-use super::tree::Tree;
+use super::tree::{Groups, Tree};
 use crate::control::{Host, SLOTS_PER_RING_MAX};
 
 /// The first kernel with everything that rings use.
@@ -14,12 +15,24 @@ const SECCOMP: &str = "allow io_uring_setup, io_uring_enter and io_uring_registe
                        seccomp profile (tuning/seccomp/uproar.json) or in SystemCallFilter=";
 
 /// What trying to make rings came to.
-#[derive(Debug)]
+#[derive(Debug, Deserialize, Serialize)]
 pub struct Rings {
     /// Each feature, or why there is no ring at all.
-    pub features: Result<Vec<Feature>, String>,
+    pub features: Result<Vec<RingFeature>, String>,
     /// A whole ring with as many direct descriptors as the limit allows, or why not.
     pub whole: Result<u64, String>,
+    /// Whose rights were tried, where they are not those of who asks.
+    #[serde(skip)]
+    pub tried_as: Option<String>,
+}
+
+/// One operation or flag, by its name.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct RingFeature {
+    /// Its name.
+    pub name: String,
+    /// Whether the kernel has it.
+    pub is_there: bool,
 }
 
 impl Rings {
@@ -34,8 +47,17 @@ impl Rings {
             Ok(slots)
         };
         Self {
-            features: features().map_err(|why| why.to_string()),
+            features: features()
+                .map(|all| {
+                    let named = |f: uproar_ring::Feature| RingFeature {
+                        name: f.name.to_owned(),
+                        is_there: f.is_there,
+                    };
+                    all.into_iter().map(named).collect()
+                })
+                .map_err(|why| why.to_string()),
             whole: whole().map_err(|why| why.to_string()),
+            tried_as: None,
         }
     }
 }
@@ -76,10 +98,17 @@ fn disabled(tree: &Tree) -> Check {
         return row.now("no such setting");
     };
     let group = tree.sysctl_text("kernel.io_uring_group").unwrap_or_else(|| "-1".into());
-    let is_open = now == "0" || (now == "1" && !group.starts_with('-'));
+    // Any group opens it to somebody; this must be one of the node's.
+    let Groups { of, ids } = tree.service_groups();
+    let is_member = group.parse().is_ok_and(|group: u64| ids.contains(&group));
+    let is_open = now == "0" || (now == "1" && is_member);
     let fix = "sysctl -w kernel.io_uring_disabled=1 kernel.io_uring_group=$(id -g uproar), and the \
                same in /etc/sysctl.d/";
-    let now = if now == "1" { format!("1, group {group}") } else { now };
+    let now = match (now.as_str(), is_member) {
+        ("1", true) => format!("1, group {group}, which {of} is in"),
+        ("1", false) => format!("1, group {group}, which {of} is not in"),
+        _ => now,
+    };
     row.now(now).wrong_if(!is_open, Verdict::Misfit, fix)
 }
 
@@ -101,7 +130,7 @@ fn probed(rings: &Rings) -> Vec<Check> {
     let mut checks = match &rings.features {
         Ok(features) => features
             .iter()
-            .map(|Feature { name, is_there }| {
+            .map(|RingFeature { name, is_there }| {
                 let fix = "run Linux 6.8 or newer";
                 Check::new(format!("io_uring {name}"), why)
                     .needed("there")
@@ -111,7 +140,7 @@ fn probed(rings: &Rings) -> Vec<Check> {
             .collect(),
         Err(problem) => {
             let row = Check::new("io_uring setup", why).needed("a ring can be made");
-            vec![row.now("refused").wrong_if(true, Verdict::Misfit, problem)]
+            vec![row.now(refused(rings)).wrong_if(true, Verdict::Misfit, problem)]
         }
     };
     let row = Check::new(
@@ -120,8 +149,17 @@ fn probed(rings: &Rings) -> Vec<Check> {
     )
     .needed("a ring as a shard makes it");
     checks.push(match &rings.whole {
-        Ok(slots) => row.now(format!("{slots} a ring")),
-        Err(problem) => row.now("refused").wrong_if(true, Verdict::Misfit, problem),
+        Ok(slots) => row.now(format!("{slots} a ring{}", by(rings))),
+        Err(problem) => row.now(refused(rings)).wrong_if(true, Verdict::Misfit, problem),
     });
     checks
+}
+
+/// Whose rights were tried.
+fn by(rings: &Rings) -> String {
+    rings.tried_as.as_ref().map_or_else(String::new, |who| format!(", tried as {who}"))
+}
+
+fn refused(rings: &Rings) -> String {
+    format!("refused{}", by(rings))
 }

@@ -12,7 +12,18 @@ pub(super) fn checks(target: &Target, tree: &Tree) -> Vec<Check> {
         memlock(target, tree),
         files(target, tree),
         memory(target, tree),
-        cgroup_memory(target, tree),
+        cgroup_memory(
+            target,
+            tree,
+            "memory.max",
+            "the kernel memory of sockets counts too; past the limit the node is killed",
+        ),
+        cgroup_memory(
+            target,
+            tree,
+            "memory.high",
+            "past it the kernel makes the node wait with every page it asks for, shards and all",
+        ),
         cgroup_cpu(target, tree),
         cgroup_tasks(target, tree),
         swap(tree),
@@ -77,25 +88,26 @@ fn may_lock(capabilities: &str) -> bool {
 fn files(target: &Target, tree: &Tree) -> Check {
     let max = tree.sysctl("fs.file-max").and_then(|numbers| numbers.first().copied());
     let used = tree.sysctl("fs.file-nr").and_then(|numbers| numbers.first().copied());
-    let free = max.zip(used).map(|(max, used)| max.saturating_sub(used));
+    // What a running node holds already is part of its target.
+    let others = used.map(|used| used.saturating_sub(target.held.files));
+    let free = max.zip(others).map(|(max, others)| max.saturating_sub(others));
     let needed = target.connections + descriptors(target);
     Check::new(
-        "fs.file-max less fs.file-nr",
+        "fs.file-max less what others hold",
         "every socket is an open file of the host, in a ring's table or not",
     )
     .at_least(
         free,
         needed,
         Verdict::Misfit,
-        format!("sysctl -w fs.file-max={}", needed + used.unwrap_or(0)),
+        format!("sysctl -w fs.file-max={}", needed + others.unwrap_or(0)),
     )
 }
 
 fn memory(target: &Target, tree: &Tree) -> Check {
-    let available = tree.read("proc/meminfo").and_then(|meminfo| {
-        let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-        line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
-    });
+    let available = tree.read("proc/meminfo").and_then(|meminfo| kib(&meminfo, "MemAvailable:"));
+    // As with files.
+    let available = available.map(|bytes| bytes + target.held.memory_bytes);
     Check::new(
         "available memory, bytes",
         "connections at 8 KB each with the kernel's part, slow viewers, logs and the process",
@@ -108,20 +120,33 @@ fn memory(target: &Target, tree: &Tree) -> Check {
     )
 }
 
-fn cgroup_memory(target: &Target, tree: &Tree) -> Check {
-    let limit = tree.cgroup("memory.max").map(|text| limit(&text));
+/// The bytes of a row such as `MemAvailable: 12 kB`.
+pub(super) fn kib(text: &str, row: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(row))?;
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+/// The tightest of a cgroup's limits and those above it, and where it stands; none is unlimited.
+fn tightest(tree: &Tree, file: &str, number: fn(&str) -> u64) -> (u64, String) {
+    let all = tree.cgroups(file).into_iter().map(|(at, text)| (number(&text), at));
+    all.min_by_key(|&(limit, _)| limit).unwrap_or((u64::MAX, String::new()))
+}
+
+/// Names the cgroup that a limit stands in, if there is a limit.
+fn at(row: Check, limit: u64, cgroup: &str) -> Check {
+    if limit == u64::MAX { row } else { Check { now: format!("{} in {cgroup}", row.now), ..row } }
+}
+
+fn cgroup_memory(target: &Target, tree: &Tree, file: &'static str, why: &'static str) -> Check {
+    let (bytes, cgroup) = tightest(tree, file, limit);
     let needed = memory_bytes(target);
-    let row = Check::new(
-        "cgroup memory.max, bytes",
-        "the kernel memory of sockets counts too; past the limit the node is killed",
+    let key = if file == "memory.max" { "MemoryMax" } else { "MemoryHigh" };
+    let fix = format!(
+        "{key}={needed} in a drop-in of the unit (or slice) that has it, --memory={needed} in a container"
     );
+    let row = Check::new(format!("cgroup {file}, bytes"), why);
     // Without a limit anywhere above there is often no such file at all.
-    row.at_least(
-        limit.or(Some(u64::MAX)),
-        needed,
-        Verdict::Misfit,
-        format!("MemoryMax={needed} in a drop-in of the unit, --memory={needed} in a container"),
-    )
+    at(row.at_least(Some(bytes), needed, Verdict::Misfit, fix), bytes, &cgroup)
 }
 
 fn cgroup_cpu(target: &Target, tree: &Tree) -> Check {
@@ -129,29 +154,35 @@ fn cgroup_cpu(target: &Target, tree: &Tree) -> Check {
         "cgroup cpu.max, CPUs",
         "a quota stops whole shards for tens of milliseconds once it is used up",
     );
-    let quota = tree.cgroup("cpu.max").and_then(|text| {
-        let (quota, period) = text.split_once(' ')?;
-        let period: u64 = period.parse().ok()?;
-        Some(if quota == "max" { u64::MAX } else { quota.parse::<u64>().ok()? / period.max(1) })
-    });
-    row.at_least(
-        quota.or(Some(u64::MAX)),
+    let cpus = |text: &str| {
+        let quota = text.split_once(' ').and_then(|(quota, period)| {
+            let (quota, period): (u64, u64) = (quota.parse().ok()?, period.parse().ok()?);
+            Some(quota / period.max(1))
+        });
+        quota.unwrap_or(u64::MAX)
+    };
+    let (quota, cgroup) = tightest(tree, "cpu.max", cpus);
+    let row = row.at_least(
+        Some(quota),
         target.shards(),
         Verdict::Advice,
         "give whole CPUs (CPUAffinity=, --cpuset-cpus) instead of a quota",
-    )
+    );
+    at(row, quota, &cgroup)
 }
 
 fn cgroup_tasks(target: &Target, tree: &Tree) -> Check {
     /// Threads of a shard: the executor, its helper, and workers of its rings.
     const TASKS_PER_SHARD: u64 = 6;
-    let now = tree.cgroup("pids.max").map_or(u64::MAX, |text| limit(&text));
-    Check::new("cgroup pids.max", "threads of shards and the kernel's workers for rings").at_least(
-        Some(now),
-        32 + target.shards() * TASKS_PER_SHARD,
-        Verdict::Misfit,
-        "TasksMax=2048 in the unit, --pids-limit 2048 in a container",
-    )
+    let (now, cgroup) = tightest(tree, "pids.max", limit);
+    let row = Check::new("cgroup pids.max", "threads of shards and the kernel's workers for rings")
+        .at_least(
+            Some(now),
+            32 + target.shards() * TASKS_PER_SHARD,
+            Verdict::Misfit,
+            "TasksMax=2048 in the unit, --pids-limit 2048 in a container",
+        );
+    at(row, now, &cgroup)
 }
 
 fn swap(tree: &Tree) -> Check {
@@ -159,7 +190,7 @@ fn swap(tree: &Tree) -> Check {
         .needed("off, or closed to the node");
     let Some(swaps) = tree.read("proc/swaps") else { return row.unknown() };
     let is_on = swaps.lines().count() > 1;
-    let is_closed = tree.cgroup("memory.swap.max").is_some_and(|text| text == "0");
+    let is_closed = tightest(tree, "memory.swap.max", limit).0 == 0;
     let now = match (is_on, is_closed) {
         (false, _) => "off",
         (true, true) => "on, closed to this cgroup",

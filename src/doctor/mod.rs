@@ -23,11 +23,11 @@ mod target;
 mod tree;
 
 pub use check::{Check, Verdict};
-pub use kernel::Rings;
+pub use kernel::{RingFeature, Rings};
 pub use needs::{Sysctl, descriptors, memlock_bytes, memory_bytes, ring_bytes, sysctls};
 pub use table::{human, json, sysctl_file};
-pub use target::Target;
-pub use tree::Tree;
+pub use target::{Held, Target};
+pub use tree::{Groups, Tree};
 
 /// Checks a host for a target.
 #[must_use]

@@ -10,6 +10,7 @@ pub(super) fn checks(target: &Target, tree: &Tree) -> Vec<Check> {
     checks.extend([
         send_buffer(target, tree),
         congestion(tree),
+        socket_unit(target, tree),
         port_collision(target, tree),
         proxy_ports(target, tree),
     ]);
@@ -69,6 +70,32 @@ fn congestion(tree: &Tree) -> Check {
         "modprobe tcp_cubic; sysctl -w net.ipv4.tcp_allowed_congestion_control=\"{allowed} cubic\""
     );
     row.now(&allowed).wrong_if(!has_cubic, Verdict::Advice, fix)
+}
+
+/// A socket unit decides about the address, whatever is configured.
+fn socket_unit(target: &Target, tree: &Tree) -> Check {
+    let configured = target.listen_configured;
+    let row = Check::new(
+        "uproar.socket",
+        "the socket unit's ListenStream= is in effect and listen is not: who was to connect finds nothing",
+    )
+    .needed(format!("listen ({configured}) in effect"));
+    let fix = "systemctl edit uproar.socket (ListenStream=), or do without it: systemctl disable --now \
+               uproar.socket && systemctl restart uproar";
+    let Some(streams) = tree.socket_unit() else {
+        let is_other = target.listen != configured && configured.port() != 0;
+        return match is_other {
+            false => row.now("not enabled"),
+            // Brought by some unit that is not found under this name.
+            true => row.now(format!("listening on {}", target.listen)).wrong_if(
+                true,
+                Verdict::Advice,
+                fix,
+            ),
+        };
+    };
+    let is_same = streams.iter().any(|stream| stream.parse() == Ok(configured));
+    row.now(format!("enabled, {}", streams.join(", "))).wrong_if(!is_same, Verdict::Advice, fix)
 }
 
 /// An outgoing connection that happens to use our port makes the next start fail.

@@ -7,6 +7,15 @@ use serde::Serialize;
 use crate::config::{Config, Loaded};
 use crate::control::{Host, Layout, SLOTS_PER_RING_MAX, SLOTS_SPARE, rings};
 
+/// What a running node has taken of the host already.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Held {
+    /// Open files: sockets of viewers and its own descriptors.
+    pub files: u64,
+    /// Memory, with the kernel's part of connections.
+    pub memory_bytes: u64,
+}
+
 /// The target, with everything the checks compare against.
 #[derive(Clone, Debug, Serialize)]
 pub struct Target {
@@ -26,11 +35,15 @@ pub struct Target {
     pub log_bytes: u64,
     /// Where viewers connect.
     pub listen: SocketAddr,
+    /// Where the configuration says they do.
+    pub listen_configured: SocketAddr,
     /// Why `listen` is only what the configuration says, if the sockets of a node were looked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listen_unseen: Option<String>,
     /// The admin port, if it is on.
     pub admin: Option<SocketAddr>,
+    /// What the node under examination has of it already, which the host shows as taken.
+    pub held: Held,
     /// What the node itself would say about this host at start.
     #[serde(skip)]
     pub layout: Result<Layout, String>,
@@ -58,7 +71,9 @@ impl Target {
             http_connections: server.http_connections_max.into(),
             log_bytes: limits.log_bytes_max,
             listen: server.listen,
+            listen_configured: server.listen,
             listen_unseen: None,
+            held: Held::default(),
             admin: server.admin,
             layout: layout.map_err(|problem| problem.to_string()),
         }
@@ -71,6 +86,12 @@ impl Target {
             Ok(listen) => Self { listen, ..self },
             Err(why) => Self { listen_unseen: Some(why), ..self },
         }
+    }
+
+    /// Counts what a running node has as part of its own target.
+    #[must_use]
+    pub fn holding(self, held: Held) -> Self {
+        Self { held, ..self }
     }
 
     /// How many shards.

@@ -5,6 +5,18 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// Whom the package makes for the service.
+const SERVICE_USER: &str = "uproar";
+
+/// The groups of a user or a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Groups {
+    /// Whose, in words.
+    pub of: String,
+    /// Their numbers.
+    pub ids: Vec<u64>,
+}
+
 /// Where to read.
 #[derive(Clone, Debug)]
 pub struct Tree {
@@ -82,22 +94,69 @@ impl Tree {
         Some(line?.trim().to_owned())
     }
 
+    /// The groups of the running node, or of the user of the service, or of who asks where there is none.
+    pub(super) fn service_groups(&self) -> Groups {
+        let of_process = |of: String| {
+            let fields = ["Gid", "Groups"].map(|field| self.status(field).unwrap_or_default());
+            let ids = fields.iter().flat_map(|text| text.split_whitespace());
+            Groups { of, ids: ids.filter_map(|id| id.parse().ok()).collect() }
+        };
+        if self.process != "self" {
+            return of_process(format!("process {}", self.process));
+        }
+        let Some((_, gid)) = self.service_user() else { return of_process("this shell".into()) };
+        let groups = self.read("etc/group").unwrap_or_default();
+        let others = groups.lines().filter_map(|line| {
+            let fields: Vec<&str> = line.split(':').collect();
+            let is_member = fields.get(3)?.split(',').any(|member| member == SERVICE_USER);
+            is_member.then(|| fields[2].parse().ok())?
+        });
+        let ids = std::iter::once(u64::from(gid)).chain(others).collect();
+        Groups { of: format!("the user {SERVICE_USER}"), ids }
+    }
+
+    /// User and group of the service, if the package has made them.
+    #[must_use]
+    pub fn service_user(&self) -> Option<(u32, u32)> {
+        let passwd = self.read("etc/passwd")?;
+        let line = passwd.lines().find(|line| line.split(':').next() == Some(SERVICE_USER))?;
+        let mut ids = line.split(':').skip(2);
+        Some((ids.next()?.parse().ok()?, ids.next()?.parse().ok()?))
+    }
+
+    /// User and group that the process acts as.
+    #[must_use]
+    pub fn process_user(&self) -> Option<(u32, u32)> {
+        let effective = |field| self.status(field)?.split_whitespace().nth(1)?.parse().ok();
+        Some((effective("Uid")?, effective("Gid")?))
+    }
+
+    /// The hard limit of locked memory.
+    #[must_use]
+    pub fn memlock_max(&self) -> Option<u64> {
+        self.hard_limit("Max locked memory")
+    }
+
     /// The CPUs that the process may run on.
     #[must_use]
     pub fn cpus_allowed(&self) -> Option<Vec<usize>> {
         cpu_list(&self.status("Cpus_allowed_list")?)
     }
 
-    /// A number in the process's own cgroup or in the nearest one above it that has a limit.
-    pub(super) fn cgroup(&self, file: &str) -> Option<String> {
-        let cgroups = self.process("cgroup")?;
-        let own = cgroups.lines().find_map(|line| line.strip_prefix("0::"))?;
-        let texts: Vec<String> = Path::new(own.trim_start_matches('/'))
+    /// The texts of a file in the process's own cgroup and in all above it, each with where it is. All of
+    /// them bind: the tightest is what the process has.
+    pub(super) fn cgroups(&self, file: &str) -> Vec<(String, String)> {
+        let cgroups = self.process("cgroup").unwrap_or_default();
+        let Some(own) = cgroups.lines().find_map(|line| line.strip_prefix("0::")) else {
+            return Vec::new();
+        };
+        Path::new(own.trim_start_matches('/'))
             .ancestors()
-            .filter_map(|above| self.read(Path::new("sys/fs/cgroup").join(above).join(file)))
-            .collect();
-        let limited = texts.iter().find(|text| !text.starts_with("max"));
-        limited.or(texts.first()).cloned()
+            .filter_map(|above| {
+                let text = self.read(Path::new("sys/fs/cgroup").join(above).join(file))?;
+                Some((format!("/{}", above.display()), text))
+            })
+            .collect()
     }
 
     /// The names in a directory, sorted; none if it is not there.

@@ -145,7 +145,7 @@ fn a_guest_is_told_its_id_before_the_first_ack() {
     let you = rkyv::from_bytes::<You, Error>(&archive).unwrap();
     assert!(you.user.starts_with("guest-") && you.user.len() == 18, "{you:?}");
     assert!(you.role.is_none() && you.can.is_empty() && you.expires_ms.is_none());
-    let mut kinds = vec![next(&mut guest), next(&mut guest)];
+    let mut kinds = [next(&mut guest), next(&mut guest)];
     kinds.sort_by_key(|(kind, ..)| *kind);
     let comment = rkyv::from_bytes::<Comment, Error>(&kinds[0].2).unwrap();
     assert_eq!((kinds[0].0, kinds[1].0, &comment.user), (1, 3, &you.user));
