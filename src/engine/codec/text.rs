@@ -29,24 +29,27 @@ const BLANK_LETTERS: [char; 2] = ['\u{2800}', '\u{3164}'];
 /// other than line feed and tab).
 pub fn clean_text(text: Box<str>, comment_bytes_max: u32) -> Result<Box<str>, PostRefusal> {
     let bytes_max = comment_bytes_max as usize;
-    // Most texts are short and plain: one look at each byte says so.
-    if text.len() <= bytes_max && is_plain(&text) {
+    let glance = Glance::at(&text);
+    if text.len() <= bytes_max && glance.is_plain() {
         return Ok(text);
     }
     // CR LF is two bytes for one.
     if text.len() > 2 * bytes_max {
         return Err(PostRefusal::TooLong);
     }
-    let text = if text.contains("\r\n") { text.replace("\r\n", "\n").into() } else { text };
+    let may_have_lines = glance.has_control && text.contains("\r\n");
+    let text = if may_have_lines { text.replace("\r\n", "\n").into() } else { text };
     if text.len() > bytes_max {
         return Err(PostRefusal::TooLong);
     }
     if !is_visible(&text) {
         Err(PostRefusal::Empty)
-    } else if text.chars().any(|c| c.is_control() && c != '\n' && c != '\t') {
+    } else if glance.has_control && text.chars().any(|c| c.is_control() && c != '\n' && c != '\t') {
         Err(PostRefusal::BadText)
-    } else {
+    } else if glance.has_bidi {
         Ok(pair_bidi(text))
+    } else {
+        Ok(text)
     }
 }
 
@@ -71,17 +74,36 @@ pub fn check_key(key: &str) -> Result<(), PostRefusal> {
     if fits && !key.chars().any(char::is_control) { Ok(()) } else { Err(PostRefusal::BadText) }
 }
 
-/// Whether the text is ASCII that can be seen and needs nothing done to it.
-///
-/// No early end, so that the compiler looks at many bytes at once.
-fn is_plain(text: &str) -> bool {
-    let (mut has_ink, mut has_other) = (false, false);
-    for byte in text.bytes() {
-        has_ink |= byte > b' ';
-        let is_control = byte < b' ' && byte != b'\n' && byte != b'\t';
-        has_other |= is_control || byte >= 0x7f;
+/// What one look at each byte says of a text. It has no early end, so that the compiler takes many
+/// bytes at once: what costs more is then done to the few texts that may need it.
+struct Glance {
+    /// ASCII that shows.
+    has_ink: bool,
+    /// Perhaps a control character, or half a CR LF.
+    has_control: bool,
+    /// Perhaps a bidi control: all of them begin so in UTF-8.
+    has_bidi: bool,
+    is_ascii: bool,
+}
+
+impl Glance {
+    fn at(text: &str) -> Self {
+        let mut seen = Self { has_ink: false, has_control: false, has_bidi: false, is_ascii: true };
+        for byte in text.bytes() {
+            seen.has_ink |= byte > b' ' && byte < 0x7f;
+            let is_c0 = byte < b' ' && byte != b'\n' && byte != b'\t';
+            // 0xc2 begins the C1 controls.
+            seen.has_control |= is_c0 || byte == 0x7f || byte == 0xc2;
+            seen.has_bidi |= byte == 0xe2;
+            seen.is_ascii &= byte < 0x80;
+        }
+        seen
     }
-    has_ink && !has_other
+
+    /// Whether the text needs nothing done to it.
+    fn is_plain(&self) -> bool {
+        self.is_ascii && self.has_ink && !self.has_control
+    }
 }
 
 /// Whether anything of the text shows.
@@ -98,10 +120,6 @@ fn is_visible(text: &str) -> bool {
 /// since; a PDF ends the last embedding, unless an isolate was opened after it; the end of a
 /// paragraph ends everything. A viewer that sets a line feed as a blank shows pairs as well.
 fn pair_bidi(text: Box<str>) -> Box<str> {
-    // All of them begin with these two bytes in UTF-8.
-    if !text.as_bytes().windows(2).any(|two| two == [0xe2, 0x80] || two == [0xe2, 0x81]) {
-        return text;
-    }
     let mut open: Vec<(usize, bool)> = Vec::new();
     let mut isolates = 0;
     let mut lone: Vec<usize> = Vec::new();
