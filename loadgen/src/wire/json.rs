@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn the_other_frames_of_the_protocol_are_understood() {
         let mut reader = Reader::new(60);
-        let cases: [(&str, Heard); 7] = [
+        let cases: [(&str, Heard); 8] = [
             (
                 r#"{"type":"welcome","event":"e","node":"n1","position":"5f3a-1154","head":1204,"recovered":true,"viewers":812}"#,
                 Heard::Welcome { epoch: 0x5f3a, start: 1154, head: 1204, recovered: true },
@@ -177,6 +177,7 @@ mod tests {
             (r#"{"type":"notice","kind":"drain","delay_ms":42}"#, Heard::Drain { delay_ms: 42 }),
             (r#"{"type":"notice","kind":"slow_mode"}"#, Heard::Unknown),
             (r#"{"type":"reaction","count":3}"#, Heard::Unknown),
+            (r#"{"type":"you","user":"guest-0123456789ab"}"#, Heard::Unknown),
         ];
         for (text, heard) in cases {
             assert_eq!(read(&mut reader, text.as_bytes()), Ok(heard), "{text}");
