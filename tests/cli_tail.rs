@@ -4,9 +4,13 @@ use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 
+use table::Escapes;
 use tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tungstenite::protocol::CloseFrame;
 use tungstenite::{Message, WebSocket};
+
+#[path = "process/inputs/table.rs"]
+mod table;
 
 /// A node that does what the test says, one connection at a time.
 struct Node(TcpListener);
@@ -154,6 +158,36 @@ fn nothing_is_printed_that_a_terminal_would_obey() {
             assert_eq!(shown["text"], EVIL, "the same JSON");
         }
     }
+}
+
+/// `tests/inputs/terminal.md`: each text as one line, in the order of the table.
+#[test]
+fn texts_of_the_table_are_printed_as_it_says() {
+    let rows = table::rows("terminal.md");
+    let node = Node::new();
+    let mut tail = node.tail(&[]);
+    let mut lines = BufReader::new(tail.stdout.take().unwrap()).lines();
+    let (_, mut socket) = node.accept();
+    send(&mut socket, &[&welcome("5f3a-0", false)]);
+    for (row, offset) in rows.iter().zip(1..) {
+        let text = serde_json::to_string(&row.text(0, Escapes::All)).unwrap();
+        let frame = format!(
+            r#"{{"type":"comment","offset":{offset},"id":"x","time":1,"user":{text},"text":{text}}}"#
+        );
+        send(&mut socket, &[&frame]);
+        let printed = row.text(1, Escapes::All);
+        let line = lines.next().unwrap().unwrap();
+        assert_eq!(
+            line,
+            format!("{offset}  {printed}: {printed}"),
+            "{} {:?}",
+            row.place,
+            row.thread
+        );
+    }
+    drop(socket);
+    tail.kill().unwrap();
+    tail.wait().unwrap();
 }
 
 #[test]

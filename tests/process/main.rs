@@ -10,6 +10,7 @@ mod commenting;
 mod draining;
 mod flood;
 mod handshakes;
+mod inputs;
 mod joining;
 mod limits;
 mod node;

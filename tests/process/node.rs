@@ -106,6 +106,10 @@ impl Node {
         self.public
     }
 
+    pub(crate) fn admin(&self) -> SocketAddrV4 {
+        self.admin
+    }
+
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
