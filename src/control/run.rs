@@ -239,7 +239,8 @@ async fn watch(node: Arc<Node>) {
         node.set_connections_seen(connections);
         let rooms: u64 = reports.iter().flatten().map(|r| r.rooms).sum();
         let was = node.readiness.state();
-        node.readiness.set_full(connections >= u64::from(node.limits().connections_max));
+        let places: u64 = reports.iter().flatten().map(|r| r.places).sum();
+        node.readiness.set_full(places >= u64::from(node.limits().connections_max));
         let state = node.readiness.state();
         match (was, state) {
             (State::Ready, State::Full) => warn!(connections, "full; new viewers get 503"),

@@ -18,6 +18,8 @@ pub enum Phase {
     Handshake(Box<Handshake>),
     /// Its socket is on its way to another shard; the request follows once the socket is there.
     Leaving(Box<Leaving>),
+    /// Its request is plain HTTP; its socket is on its way to the control plane.
+    Handing,
     /// Its socket has come from another shard, the request has not.
     Arriving {
         /// What the two halves share.

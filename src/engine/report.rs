@@ -110,6 +110,62 @@ impl CloseCause {
     }
 }
 
+/// A completion that contradicts what a shard knows of its sockets; the order is the order of
+/// [`Shell::contradictions`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Contradiction {
+    /// It belongs to no connection, or to none that waits for it.
+    Unknown,
+    /// A cancel was not carried out; it is tried again.
+    CancelRefused,
+    /// The last completion of a closed connection's operation did not come; it is asked for again.
+    Overdue,
+    /// A close found no file in the slot.
+    NoFile,
+}
+
+impl Contradiction {
+    /// All kinds, in order.
+    pub const ALL: [Self; 4] = [Self::Unknown, Self::CancelRefused, Self::Overdue, Self::NoFile];
+    /// The value of the `kind` label.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::CancelRefused => "cancel_refused",
+            Self::Overdue => "overdue",
+            Self::NoFile => "no_file",
+        }
+    }
+}
+
+/// Why an accept failed; the order is the order of [`Shell::accepts_failed`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum AcceptFailure {
+    /// The peer, the network or a firewall undid the connection before it was accepted.
+    Peer,
+    /// The host is out of descriptors, memory or slots.
+    Exhausted,
+    /// Anything else: the listener is not what it was.
+    Listener,
+}
+
+impl AcceptFailure {
+    /// All, in order.
+    pub const ALL: [Self; 3] = [Self::Peer, Self::Exhausted, Self::Listener];
+    /// The value of the `reason` label.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Peer => "peer",
+            Self::Exhausted => "exhausted",
+            Self::Listener => "listener",
+        }
+    }
+}
+
 /// Events counted by the engine since the shard started.
 #[derive(Clone, Debug, Default)]
 pub struct Counters {
@@ -234,8 +290,18 @@ pub struct Shell {
     pub mesh_full: u64,
     /// Accepts waiting for somebody to come.
     pub accepts_in_flight: u64,
-    /// Accepts that failed because the host was out of descriptors or memory.
-    pub accepts_failed: u64,
+    /// Accepts that failed, by [`AcceptFailure`].
+    pub accepts_failed: [u64; AcceptFailure::ALL.len()],
+    /// Multishot polls whose last completion has not come.
+    pub polls: u64,
+    /// Closed connections to which the kernel may still refer.
+    pub closing: u64,
+    /// Completions that contradict the books, by [`Contradiction`].
+    pub contradictions: [u64; Contradiction::ALL.len()],
+    /// Timers that the kernel did not set.
+    pub timers_failed: u64,
+    /// Plain HTTP connections refused because their socket could not become an ordinary descriptor.
+    pub handovers_failed: u64,
     /// Plain HTTP connections refused because the control plane's queue was full.
     pub handovers_refused: u64,
 }
@@ -249,6 +315,9 @@ pub struct Report {
     pub counters: Counters,
     /// Live connections (after the 101, until closed).
     pub connections: u64,
+    /// Connections that count against `connections_max`: live ones, refused ones that are heard to their end, and
+    /// (by the shell) closed ones whose end the kernel has not confirmed.
+    pub places: u64,
     /// Sockets still shaking hands.
     pub handshakes: u64,
     /// Rooms whose home is this shard.

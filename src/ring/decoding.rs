@@ -11,7 +11,7 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use io_uring::cqueue;
 
 use crate::buffers::Buffer;
-use crate::event::{Event, Tag};
+use crate::event::{Event, Key, Operation, Tag};
 use crate::ring::{Ring, Slot};
 
 impl Ring {
@@ -36,8 +36,14 @@ impl Ring {
                 Event::Readable { key, armed, is_last, failed: result.is_err() }
             }
             Tag::PollOut => Event::Writable { key },
-            Tag::Cancel => Event::Cancelled { key },
-            Tag::Close => Event::Closed { key },
+            Tag::Discard => Event::Discarded { key, result },
+            Tag::CancelAccept => cancelled(key, Operation::Accept, result),
+            Tag::CancelRead => cancelled(key, Operation::Read, result),
+            Tag::CancelDiscard => cancelled(key, Operation::Discard, result),
+            Tag::CancelReadMany => cancelled(key, Operation::ReadMany, result),
+            Tag::CancelPollIn => cancelled(key, Operation::Readable, result),
+            Tag::CancelPollOut => cancelled(key, Operation::Writable, result),
+            Tag::Close => Event::Closed { key, result: result.map(|_| ()) },
             Tag::SendSlot => Event::SlotSent { key, result: result.map(|_| ()) },
             Tag::Arrive => Event::Arrived { token: key, slot: entry.result() as Slot },
             Tag::Install => {
@@ -46,7 +52,13 @@ impl Ring {
                 let fd = result.map(|fd| unsafe { OwnedFd::from_raw_fd(fd as i32) });
                 Event::Installed { key, fd }
             }
-            Tag::Timer => Event::Timer,
+            Tag::Timer => Event::Timer {
+                // A timer that runs out says so with an error.
+                result: match result {
+                    Err(error) if error.raw_os_error() != Some(libc::ETIME) => Err(error),
+                    _ => Ok(()),
+                },
+            },
             Tag::Wake => Event::Woken { armed: cqueue::more(entry.flags()) },
             Tag::Send => unreachable!("a send ended outside its submission"),
         }
@@ -87,6 +99,10 @@ impl Ring {
             }
         }
     }
+}
+
+fn cancelled(key: Key, operation: Operation, result: io::Result<usize>) -> Event {
+    Event::Cancelled { key, operation, result: result.map(|_| ()) }
 }
 
 pub(crate) fn taken(result: i32) -> io::Result<usize> {

@@ -29,9 +29,50 @@ impl Key {
     }
 }
 
-/// One completion.
+/// What a cancel was to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// [`crate::Ring::accept`].
+    Accept,
+    /// [`crate::Ring::read`].
+    Read,
+    /// [`crate::Ring::discard`].
+    Discard,
+    /// [`crate::Ring::read_many`].
+    ReadMany,
+    /// [`crate::Ring::watch_readable`].
+    Readable,
+    /// [`crate::Ring::await_writable`].
+    Writable,
+}
+
+impl Operation {
+    pub(crate) fn tag(self) -> Tag {
+        match self {
+            Self::Accept => Tag::Accept,
+            Self::Read => Tag::Read,
+            Self::Discard => Tag::Discard,
+            Self::ReadMany => Tag::ReadMany,
+            Self::Readable => Tag::PollIn,
+            Self::Writable => Tag::PollOut,
+        }
+    }
+
+    pub(crate) fn cancel_tag(self) -> Tag {
+        match self {
+            Self::Accept => Tag::CancelAccept,
+            Self::Read => Tag::CancelRead,
+            Self::Discard => Tag::CancelDiscard,
+            Self::ReadMany => Tag::CancelReadMany,
+            Self::Readable => Tag::CancelPollIn,
+            Self::Writable => Tag::CancelPollOut,
+        }
+    }
+}
+
+/// One completion. `B` is how a read hands out its bytes; only a double of the ring has another one.
 #[derive(Debug)]
-pub enum Event {
+pub enum Event<B = Buffer> {
     /// An accept ended: a socket in `slot`, or why not (ENFILE: the table is full).
     Accepted {
         /// Which of the accepts in flight; it is free for another now.
@@ -46,14 +87,21 @@ pub enum Event {
         /// The reader.
         key: Key,
         /// `WouldBlock`: nothing there. `ENOBUFS`: all buffers are out, try again.
-        result: io::Result<Option<Buffer>>,
+        result: io::Result<Option<B>>,
+    },
+    /// A discard ended: how many bytes went unseen, 0 at the end of the stream, or an error.
+    Discarded {
+        /// The reader.
+        key: Key,
+        /// `ECANCELED` after a cancel.
+        result: io::Result<usize>,
     },
     /// A multishot read brought bytes, `None` at the end of the stream, or an error.
     ReadMany {
         /// The reader.
         key: Key,
         /// `ENOBUFS`: all buffers are out; arm it again.
-        result: io::Result<Option<Buffer>>,
+        result: io::Result<Option<B>>,
         /// Whether the read goes on; if not, arm it again.
         armed: bool,
     },
@@ -74,15 +122,22 @@ pub enum Event {
         /// The poller.
         key: Key,
     },
-    /// A cancel or poll removal ended, whether it found its target or not.
+    /// A cancel ended. What it was to end completes by itself, before or after, and is not over until then.
     Cancelled {
         /// As given.
         key: Key,
+        /// What it was to end.
+        operation: Operation,
+        /// The kernel's word. ENOENT: there is no such operation (any more). EALREADY: it is being carried
+        /// out just now and goes on; cancel it again.
+        result: io::Result<()>,
     },
-    /// The slot is free.
+    /// A close ended: the ring's table has no file in that slot.
     Closed {
         /// As given.
         key: Key,
+        /// An error says that there was no file before either.
+        result: io::Result<()>,
     },
     /// A socket went to another ring, or could not (ENFILE: that ring's table is full).
     SlotSent {
@@ -105,8 +160,11 @@ pub enum Event {
         /// The ordinary descriptor.
         fd: io::Result<OwnedFd>,
     },
-    /// The timer set with [`crate::Ring::set_timer`] is due.
-    Timer,
+    /// The timer set with [`crate::Ring::set_timer`] is due, or could not be set.
+    Timer {
+        /// The kernel's word.
+        result: io::Result<()>,
+    },
     /// Something wrote to the eventfd that [`crate::Ring::watch_wake`] watches.
     Woken {
         /// Whether the watch goes on; if not, drain the eventfd and arm it again.
@@ -122,7 +180,7 @@ pub(crate) enum Tag {
     Read,
     PollIn,
     PollOut,
-    Cancel,
+    Discard,
     Close,
     SendSlot,
     Arrive,
@@ -131,6 +189,12 @@ pub(crate) enum Tag {
     Send,
     ReadMany,
     Wake,
+    CancelAccept,
+    CancelRead,
+    CancelDiscard,
+    CancelReadMany,
+    CancelPollIn,
+    CancelPollOut,
 }
 
 impl Tag {
@@ -144,7 +208,7 @@ impl Tag {
             2 => Self::Read,
             3 => Self::PollIn,
             4 => Self::PollOut,
-            5 => Self::Cancel,
+            5 => Self::Discard,
             6 => Self::Close,
             7 => Self::SendSlot,
             8 => Self::Arrive,
@@ -153,6 +217,12 @@ impl Tag {
             11 => Self::Send,
             12 => Self::ReadMany,
             13 => Self::Wake,
+            14 => Self::CancelAccept,
+            15 => Self::CancelRead,
+            16 => Self::CancelDiscard,
+            17 => Self::CancelReadMany,
+            18 => Self::CancelPollIn,
+            19 => Self::CancelPollOut,
             other => unreachable!("completion with tag {other}, which this crate never set"),
         };
         (tag, Key::new(user_data))

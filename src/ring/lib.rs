@@ -21,7 +21,7 @@ mod ring;
 mod wake;
 
 pub use buffers::Buffer;
-pub use event::{Event, Key};
+pub use event::{Event, Key, Operation};
 pub use memory::give_back;
 pub use outgoing::Outgoing;
 pub use probe::{Feature, features};

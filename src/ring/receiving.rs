@@ -6,11 +6,10 @@
 //! submission and a completion an arrival (`uproar-loadgen floor` measures it).
 
 use io_uring::opcode;
-use io_uring::squeue::Flags;
-use io_uring::types::{CancelBuilder, Fixed};
+use io_uring::types::Fixed;
 
 use crate::buffers::GROUP;
-use crate::event::{Key, Tag};
+use crate::event::{Key, Operation, Tag};
 use crate::ring::{Ring, Slot};
 
 impl Ring {
@@ -22,8 +21,6 @@ impl Ring {
 
     /// Ends the multishot read of `key`; it ends with an error that is not armed.
     pub fn cancel_read_many(&mut self, key: Key) {
-        let target = CancelBuilder::user_data(Tag::ReadMany.with(key));
-        let entry = opcode::AsyncCancel2::new(target).build();
-        self.push(&entry.flags(Flags::SKIP_SUCCESS).user_data(Tag::Cancel.with(key)));
+        self.cancel(Operation::ReadMany, key);
     }
 }

@@ -11,7 +11,7 @@ use io_uring::{IoUring, cqueue, opcode};
 
 use crate::buffers::{Buffer, Buffers, GROUP};
 use crate::decoding::taken;
-use crate::event::{Event, Key, Tag};
+use crate::event::{Event, Key, Operation, Tag};
 use crate::outgoing::{Outgoing, Vectors};
 use crate::wake::Wake;
 
@@ -184,10 +184,7 @@ impl Ring {
 
     /// Ends a pending [`Self::accept`]; it ends with an error, unless it has taken a connection.
     pub fn cancel_accept(&mut self, lane: u16) {
-        let key = Key::new(lane.into());
-        let target = CancelBuilder::user_data(Tag::Accept.with(key));
-        let entry = opcode::AsyncCancel2::new(target).build();
-        self.push(&entry.flags(Flags::SKIP_SUCCESS).user_data(Tag::Cancel.with(key)));
+        self.cancel(Operation::Accept, Key::new(lane.into()));
     }
 
     /// Reads into a provided buffer as soon as there is something to read.
@@ -198,6 +195,16 @@ impl Ring {
     /// Reads into a provided buffer what is there now, or nothing (`WouldBlock`).
     pub fn read_now(&mut self, slot: Slot, key: Key) {
         self.push_read(slot, key, libc::MSG_DONTWAIT);
+    }
+
+    /// Waits for bytes and throws away at most `len` of them, unseen. For TCP sockets only: for them MSG_TRUNC
+    /// takes bytes out of the queue without a copy.
+    pub fn discard(&mut self, slot: Slot, key: Key, len: u32) {
+        // The address is null and nothing is written to it; another kind of socket would answer EFAULT.
+        let entry = opcode::Recv::new(Fixed(slot), std::ptr::null_mut(), len)
+            .flags(libc::MSG_TRUNC)
+            .build();
+        self.push(&entry.user_data(Tag::Discard.with(key)));
     }
 
     fn push_read(&mut self, slot: Slot, key: Key, flags: i32) {
@@ -224,24 +231,20 @@ impl Ring {
 
     /// Ends the watch of `key`; it ends with a `Readable` that is not armed.
     pub fn unwatch_readable(&mut self, key: Key) {
-        let entry = opcode::PollRemove::new(Tag::PollIn.with(key)).build();
-        self.push(&entry.flags(Flags::SKIP_SUCCESS).user_data(Tag::Cancel.with(key)));
+        self.cancel(Operation::Readable, key);
     }
 
-    /// Ends a pending [`Self::await_writable`] of `key`.
-    pub fn cancel_writable(&mut self, key: Key) {
-        let entry = opcode::PollRemove::new(Tag::PollOut.with(key)).build();
-        self.push(&entry.flags(Flags::SKIP_SUCCESS).user_data(Tag::Cancel.with(key)));
-    }
-
-    /// Ends a pending [`Self::read`] of `key`; it ends with an error.
-    pub fn cancel_read(&mut self, key: Key) {
-        let target = CancelBuilder::user_data(Tag::Read.with(key));
+    /// Ends what is pending under `key`, which then completes by itself, once, with an error or with what it has
+    /// come to meanwhile. POLL_REMOVE is no way to end a poll: while an event of it is pending it answers EALREADY,
+    /// and the poll goes on and keeps the file.
+    pub fn cancel(&mut self, operation: Operation, key: Key) {
+        let target = CancelBuilder::user_data(operation.tag().with(key));
         let entry = opcode::AsyncCancel2::new(target).build();
-        self.push(&entry.flags(Flags::SKIP_SUCCESS).user_data(Tag::Cancel.with(key)));
+        self.push(&entry.user_data(operation.cancel_tag().with(key)));
     }
 
-    /// Closes a slot. Pending polls and reads must have been cancelled before, or no FIN goes out.
+    /// Empties a slot. The file in it lives on as long as a pending operation refers to it, and no FIN goes out
+    /// before: cancel polls and reads first, and look at their last completions.
     pub fn close(&mut self, slot: Slot, key: Key) {
         let entry = opcode::Close::new(Fixed(slot)).build();
         self.push(&entry.user_data(Tag::Close.with(key)));

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
+use std::io;
 use std::net::{IpAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,8 +19,10 @@ use uproar_ring::{Ring, Wake};
 
 use crate::link::{Handover, Job};
 use crate::shard::accepting::Accepting;
+use crate::shard::books::Line;
 use crate::shard::handing::Leaver;
 use crate::shard::input::Input;
+use crate::shard::kernel::Kernel;
 use crate::shard::load::{Load, Spent};
 use crate::shard::mesh::{Link, Neighbour, Node};
 use crate::shard::sockets::Sockets;
@@ -54,22 +57,25 @@ pub(super) struct Start {
 }
 
 /// The state of a running shard.
-pub(super) struct Driver {
+pub(super) struct Driver<K: Kernel = Ring> {
     pub(super) shard: usize,
     pub(super) engine: Engine,
-    pub(super) sockets: Sockets,
+    pub(super) sockets: Sockets<K>,
     pub(super) accepting: Accepting,
     /// Sockets on their way to the control plane, by connection id.
     pub(super) leavers: HashMap<Id, Leaver>,
     pub(super) handovers: mpsc::Sender<Handover>,
-    pub(super) neighbours: Arc<Vec<Neighbour>>,
+    pub(super) neighbours: Arc<Vec<Neighbour<K::Address>>>,
     pub(super) node: Arc<Node>,
     pub(super) counts_addresses: bool,
     /// Addresses of connections, while the per-address limit is on.
     pub(super) addresses: HashMap<u32, IpAddr>,
     pub(super) shell: Shell,
+    pub(super) handover_line: Line,
+    pub(super) move_line: Line,
+    timer_line: Line,
     pub(super) chunk: Chunk,
-    pub(super) input: Input,
+    pub(super) input: Input<K::Buffer>,
     wake: Wake,
     pub(super) jobs: Arc<ArrayQueue<Job>>,
     pub(super) inbox: Vec<Link>,
@@ -86,12 +92,12 @@ pub(super) struct Driver {
     timer_us: u64,
 }
 
-impl Driver {
+impl<K: Kernel> Driver<K> {
     pub(super) fn new(
         start: Start,
-        rings: Vec<Ring>,
+        rings: Vec<K>,
         wake: Wake,
-        neighbours: Arc<Vec<Neighbour>>,
+        neighbours: Arc<Vec<Neighbour<K::Address>>>,
     ) -> Self {
         let now = clocks(start.started);
         let counts_addresses = start.limits.connections_per_address_max > 0;
@@ -117,6 +123,9 @@ impl Driver {
             counts_addresses,
             addresses: HashMap::new(),
             shell: Shell { cpu: start.cpu as u32, ..Shell::default() },
+            handover_line: Line::default(),
+            move_line: Line::default(),
+            timer_line: Line::default(),
             chunk: Chunk::default(),
             input: Input::new(ring_count),
             wake,
@@ -138,7 +147,7 @@ impl Driver {
     /// Runs until the process ends. It blocks the thread when there is nothing to do, as nobody else has a
     /// claim on it.
     pub(super) fn run(mut self) {
-        self.sockets.rings.iter_mut().for_each(Ring::mute);
+        self.sockets.rings.iter_mut().for_each(K::mute);
         loop {
             let now = clocks(self.started);
             self.begin_turn(now.mono_us);
@@ -199,11 +208,15 @@ impl Driver {
             run_delay_us: self.load.run_delay_us(),
             busy_permille: self.load.busy().core_permille,
             fanout_permille: self.load.busy().fanout_permille,
-            submits: rings.iter().map(Ring::submits).sum(),
-            cq_overflows: rings.iter().map(Ring::overflows).sum(),
+            submits: rings.iter().map(K::submits).sum(),
+            cq_overflows: rings.iter().map(K::overflows).sum(),
             accepts_in_flight: self.accepting.in_flight() as u64,
+            accepts_failed: self.accepting.failures(),
             slots,
             slots_used,
+            polls: self.sockets.polls,
+            closing: self.sockets.closing(),
+            contradictions: self.sockets.books.counts(),
             ..self.shell.clone()
         }
     }
@@ -218,6 +231,7 @@ impl Driver {
             }
         }
         self.next_tick_us = (now.mono_us / TICK_US + 1) * TICK_US;
+        self.sockets.look_after_closing();
         let spent = Spent { slept_us: self.slept_us, input_us: self.shell.input_us };
         let busy = self.load.sample(now.mono_us, spent);
         self.engine.tick(now, busy.fanout_permille);
@@ -237,7 +251,7 @@ impl Driver {
     /// Sleeps until a completion, a message, a job or the engine's next deadline.
     fn sleep(&mut self) {
         self.wake.announce_sleep();
-        self.sockets.rings.iter_mut().for_each(Ring::unmute);
+        self.sockets.rings.iter_mut().for_each(K::unmute);
         let now = clocks(self.started);
         let due_us = self.engine.due_us(now);
         if !self.has_mail_or_work() && due_us > now.mono_us + NAP_US_MIN {
@@ -254,7 +268,7 @@ impl Driver {
             self.slept_us += woke_us - now.mono_us;
             self.note_stall(woke_us.saturating_sub(due_us));
         }
-        self.sockets.rings.iter_mut().for_each(Ring::mute);
+        self.sockets.rings.iter_mut().for_each(K::mute);
         self.wake.announce_awake();
     }
 
@@ -263,11 +277,19 @@ impl Driver {
             || self.input.has_taken()
             || !self.jobs.is_empty()
             || self.inbox.iter().any(|link| !link.is_empty())
-            || self.sockets.rings.iter_mut().any(Ring::has_work)
+            || self.sockets.rings.iter_mut().any(K::has_work)
     }
 
-    pub(super) fn timer_fired(&mut self) {
+    pub(super) fn timer_fired(&mut self, result: io::Result<()>) {
         self.timer_us = u64::MAX;
+        let Err(error) = result else { return };
+        self.shell.timers_failed += 1;
+        if let Some(more) = self.timer_line.due() {
+            tracing::warn!(
+                %error, since_last_line = more,
+                "the kernel did not set a timer; the shard stays awake until it does"
+            );
+        }
     }
 }
 

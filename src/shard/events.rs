@@ -5,27 +5,23 @@ use std::net::SocketAddr;
 
 use uproar_engine::table::Id;
 use uproar_engine::time::Now;
-use uproar_ring::{Buffer, Event, Slot};
+use uproar_ring::{Event, Operation, Slot};
 
 use crate::shard::driver::Driver;
-use crate::shard::sockets::Place;
+use crate::shard::kernel::Kernel;
+use crate::shard::sockets::{Errand, Place};
 
-impl Driver {
+impl<K: Kernel> Driver<K> {
     /// Handles one completion of `ring`.
-    pub(super) fn handle(&mut self, now: Now, ring: usize, event: Event) {
+    pub(super) fn handle(&mut self, now: Now, ring: usize, event: Event<K::Buffer>) {
         match event {
             Event::Accepted { lane, slot, peer } => {
                 self.accepting.ended(ring, lane);
                 self.sockets.accepting(ring, -1);
-                // A failed accept (the peer gave up, the table is full) is tried again by a later
-                // refill, which looks at the free slots.
                 match slot {
                     Ok(slot) => self.accepted(now, ring, slot, peer),
-                    Err(error) if is_out_of_something(&error) => {
-                        self.shell.accepts_failed += 1;
-                        self.accepting.rest_until(now.tick() + 1);
-                    }
-                    Err(_) => {}
+                    // A later refill tries again and looks at the free slots.
+                    Err(error) => self.accepting.failed(now.tick(), &error),
                 }
             }
             Event::Read { key, result } => {
@@ -33,8 +29,8 @@ impl Driver {
             }
             Event::Readable { key, armed, is_last, failed } => {
                 let id = Id::from_bits(key.bits());
-                let Some(place) = self.sockets.get(id) else { return };
-                place.is_watched = armed;
+                let place = self.sockets.reported(ring, id, Operation::Readable, !armed);
+                let Some(place) = place else { return };
                 place.is_ending |= is_last;
                 if failed {
                     return self.engine.failed(now, id);
@@ -46,19 +42,29 @@ impl Driver {
             }
             Event::Writable { key } => {
                 let id = Id::from_bits(key.bits());
-                if let Some(place) = self.sockets.get(id) {
-                    place.awaits_writable = false;
+                if self.sockets.reported(ring, id, Operation::Writable, true).is_some() {
                     self.engine.writable(now, id);
                 }
             }
-            Event::Cancelled { .. } => {}
+            // The accept ends by itself, with an error or with a connection.
+            Event::Cancelled { operation: Operation::Accept, .. } => {}
+            Event::Cancelled { key, operation, result } => {
+                self.sockets.cancelled(Id::from_bits(key.bits()), operation, &result);
+            }
             Event::ReadMany { .. } => unreachable!("a shard polls and never reads by multishot"),
-            Event::Closed { .. } => self.sockets.freed(ring),
+            Event::Discarded { .. } => unreachable!("nothing is discarded yet"),
+            Event::Closed { key, result } => {
+                self.sockets.closed(Id::from_bits(key.bits()), &result);
+            }
             Event::SlotSent { key, result } => {
                 let id = Id::from_bits(key.bits());
                 match result {
+                    _ if !self.sockets.errand_ended(id, Errand::Send) => {}
                     Ok(()) => self.engine.moved(id),
-                    Err(_) => self.engine.move_failed(now, id),
+                    Err(error) => {
+                        self.note_failed_move(&error);
+                        self.engine.move_failed(now, id);
+                    }
                 }
             }
             Event::Arrived { token, slot } => {
@@ -66,8 +72,8 @@ impl Driver {
                 let id = self.engine.arrived(now, token.bits());
                 self.sockets.put(id, ring, slot);
             }
-            Event::Installed { key, fd } => self.hand_over(Id::from_bits(key.bits()), fd),
-            Event::Timer => self.timer_fired(),
+            Event::Installed { key, fd } => self.installed(now, Id::from_bits(key.bits()), fd),
+            Event::Timer { result } => self.timer_fired(result),
             // Shards sleep on the eventfd itself.
             Event::Woken { .. } => {}
         }
@@ -89,13 +95,13 @@ impl Driver {
         self.sockets.read(id);
     }
 
-    fn read_ended(&mut self, now: Now, ring: usize, id: Id, result: io::Result<Option<Buffer>>) {
-        let is_known = self.sockets.get(id).map(|place| place.is_reading = false).is_some();
+    fn read_ended(&mut self, now: Now, ring: usize, id: Id, result: io::Result<Option<K::Buffer>>) {
+        let is_known = self.sockets.reported(ring, id, Operation::Read, true).is_some();
         match result {
             Ok(Some(buffer)) => {
                 if is_known {
                     let ring = &mut self.sockets.rings[ring];
-                    let is_full = buffer.len() == ring.buffer_bytes();
+                    let is_full = K::len(&buffer) == ring.buffer_bytes();
                     self.engine.received(now, id, ring.bytes(&buffer));
                     // The poll reports an edge. Bytes and the end behind them can be one.
                     let may_be_more =
@@ -106,6 +112,8 @@ impl Driver {
                 }
                 self.sockets.rings[ring].recycle(buffer);
             }
+            // The connection is closed, and this was the end of its read.
+            _ if !is_known => {}
             Ok(None) => self.engine.ended(now, id),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) if error.raw_os_error() == Some(NO_BUFFERS) => {
@@ -124,8 +132,3 @@ impl Driver {
 
 /// `ENOBUFS` (errno 105 on Linux): every provided buffer is out.
 const NO_BUFFERS: i32 = 105;
-
-/// `ENOMEM`, `ENFILE`, `EMFILE` and `ENOBUFS`: an accept that is tried again at once would fail again at once.
-fn is_out_of_something(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(12 | 23 | 24 | NO_BUFFERS))
-}

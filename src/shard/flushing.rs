@@ -7,8 +7,9 @@ use uproar_engine::time::Now;
 use uproar_ring::{Outgoing, Slot};
 
 use crate::shard::driver::{Driver, mono_us};
+use crate::shard::kernel::Kernel;
 
-impl Driver {
+impl<K: Kernel> Driver<K> {
     /// Sends the next chunk. False when there was nothing to send.
     pub(super) fn flush(&mut self, now: Now) -> bool {
         if !self.engine.has_work() && self.engine.due_us(now) > now.mono_us {

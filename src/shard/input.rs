@@ -18,10 +18,11 @@ use std::sync::atomic::Ordering;
 
 use uproar_engine::control::{Reply, Request};
 use uproar_engine::time::Now;
-use uproar_ring::{Event, Ring};
+use uproar_ring::Event;
 
 use crate::link::Job;
 use crate::shard::driver::{Driver, mono_us};
+use crate::shard::kernel::Kernel;
 
 /// Where in a turn input stops, in microseconds from its beginning, while sends are due.
 const RINGS_UNTIL_US: u64 = 600;
@@ -37,11 +38,11 @@ const MAIL_MAX: usize = 256;
 const _: () = assert!(BITE <= EVENTS_MAX);
 
 /// Where the input of a shard stands.
-pub(super) struct Input {
+pub(super) struct Input<B> {
     /// By ring: completions that were taken out of it and not handled yet.
-    taken: Vec<VecDeque<Event>>,
+    taken: Vec<VecDeque<Event<B>>>,
     /// For taking a bite; empty between calls.
-    bite: Vec<Event>,
+    bite: Vec<Event<B>>,
     /// The ring and the link that the next turn begins with.
     first_ring: usize,
     first_link: usize,
@@ -51,7 +52,7 @@ pub(super) struct Input {
     is_cut: bool,
 }
 
-impl Input {
+impl<B> Input<B> {
     pub(super) fn new(rings: usize) -> Self {
         Self {
             taken: (0..rings).map(|_| VecDeque::new()).collect(),
@@ -69,7 +70,7 @@ impl Input {
     }
 }
 
-impl Driver {
+impl<K: Kernel> Driver<K> {
     /// One turn's input. Whether there was any, and when it ended.
     pub(super) fn take_input(&mut self, now: Now) -> (bool, u64) {
         (self.input.began_us, self.input.is_cut) = (now.mono_us, false);
@@ -106,7 +107,7 @@ impl Driver {
         }
         // What the events asked for goes to the kernel in one submission a ring; reads that can
         // end at once are in the completion queue for the next turn.
-        self.sockets.rings.iter_mut().for_each(Ring::submit);
+        self.sockets.rings.iter_mut().for_each(K::submit);
         has_worked
     }
 
@@ -123,6 +124,7 @@ impl Driver {
             handled += 1;
             self.count_node();
             self.handle(now, ring, event);
+            self.release_freed();
             // Before the next event: it may be an accept that takes the place of a connection
             // that this one ended.
             self.do_outputs(now);
@@ -167,6 +169,7 @@ impl Driver {
             let mut answer = self.engine.control(now, request);
             if let Reply::Report(report) = &mut answer {
                 report.shell = self.shell_report();
+                report.places += report.shell.closing;
             }
             // Whoever asked may have given up waiting.
             let _ = reply.send(answer);

@@ -8,32 +8,32 @@ use crossbeam::queue::ArrayQueue;
 use std::collections::HashMap;
 use uproar_engine::address::Address;
 use uproar_engine::mesh::MeshMessage;
-use uproar_ring::{RingAddress, Waker};
+use uproar_ring::Waker;
 
 /// A bounded queue from one shard to another.
 pub(super) type Link = Arc<ArrayQueue<MeshMessage>>;
 
 /// One of a shard's rings, as others see it.
 #[derive(Debug)]
-pub(super) struct Door {
+pub(super) struct Door<A> {
     /// Where to send sockets.
-    pub(super) address: RingAddress,
+    pub(super) address: A,
     /// Free slots when its shard last looked.
     pub(super) free: AtomicU32,
 }
 
 /// One shard, as others see it.
 #[derive(Debug)]
-pub(super) struct Neighbour {
+pub(super) struct Neighbour<A> {
     /// Its rings.
-    pub(super) doors: Vec<Door>,
+    pub(super) doors: Vec<Door<A>>,
     /// Wakes it.
     pub(super) waker: Waker,
 }
 
-impl Neighbour {
+impl<A: Copy> Neighbour<A> {
     /// The ring with the most free slots. It may be full all the same; the kernel will say so.
-    pub(super) fn roomiest(&self) -> RingAddress {
+    pub(super) fn roomiest(&self) -> A {
         let door = self.doors.iter().max_by_key(|door| door.free.load(Ordering::Relaxed));
         door.expect("a shard has at least one ring").address
     }
@@ -42,7 +42,8 @@ impl Neighbour {
 /// Counts of the whole node.
 #[derive(Debug, Default)]
 pub(super) struct Node {
-    /// Live connections.
+    /// Connections that count against the limit: live ones, those that are being heard to their end, and those
+    /// whose end the kernel has not confirmed.
     pub(super) connections: AtomicU32,
     /// Connections by address, kept only while the per-address limit is on.
     addresses: Mutex<HashMap<Address, u32>>,

@@ -8,11 +8,14 @@
 //! Not here: any rule of the service (`uproar-engine`), any unsafe code (`uproar-ring`).
 
 mod accepting;
+mod books;
+mod closing;
 mod driver;
 mod events;
 mod flushing;
 mod handing;
 mod input;
+mod kernel;
 mod load;
 mod mesh;
 mod outputs;
@@ -26,7 +29,7 @@ use crossbeam::queue::ArrayQueue;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use tokio::sync::mpsc;
 use uproar_engine::limits::Limits;
-use uproar_ring::{Ring, RingConfig, Wake};
+use uproar_ring::{Ring, RingAddress, RingConfig, Wake};
 
 use crate::link::{Handover, ShardPort};
 use crate::shard::driver::{Driver, Start};
@@ -201,12 +204,12 @@ fn mesh_of(count: usize, messages_max: usize) -> Vec<Vec<Link>> {
     (0..count).map(|from| (0..count).map(|to| link(from, to)).collect()).collect()
 }
 
-type Addresses = Vec<uproar_ring::RingAddress>;
+type Addresses = Vec<RingAddress>;
 
 /// A shard that is starting.
 struct Made {
     is_made: sync_mpsc::Receiver<std::io::Result<Addresses>>,
-    tell_neighbours: sync_mpsc::Sender<Arc<Vec<Neighbour>>>,
+    tell_neighbours: sync_mpsc::Sender<Arc<Vec<Neighbour<RingAddress>>>>,
     waker: uproar_ring::Waker,
     executor: ExecutorJoinHandle<()>,
 }

@@ -7,11 +7,12 @@ use uproar_engine::table::Id;
 use uproar_engine::time::Now;
 use uproar_ring::Key;
 
+use crate::shard::closing::Held;
 use crate::shard::driver::Driver;
 use crate::shard::handing::Leaver;
-use crate::shard::sockets::key;
+use crate::shard::kernel::Kernel;
 
-impl Driver {
+impl<K: Kernel> Driver<K> {
     /// Does everything the engine asks for, in order.
     pub(super) fn do_outputs(&mut self, now: Now) {
         while let Some(output) = self.engine.poll_output() {
@@ -30,38 +31,45 @@ impl Driver {
                 }
                 Output::Move { id, to, token } => self.send_socket(now, id, to, token),
                 Output::Handover { id, read, peer } => {
-                    self.forget_address(id);
-                    let Some(place) = self.sockets.take(id) else { continue };
-                    let ring = usize::from(place.ring);
-                    self.sockets.rings[ring].install(place.slot, key(id));
-                    self.leavers.insert(id, Leaver { place, read, peer });
+                    self.leavers.insert(id, Leaver { read, peer });
+                    self.sockets.install(id);
                 }
                 Output::AwaitWritable { id } => self.sockets.await_writable(id),
                 Output::Close { id, was_counted, .. } => {
-                    if was_counted {
-                        self.node.connections.fetch_sub(1, Ordering::Relaxed);
-                    }
-                    self.forget_address(id);
-                    if let Some(place) = self.sockets.take(id) {
-                        self.sockets.close(place);
-                    }
+                    let address = self.addresses.remove(&id.index);
+                    self.sockets.close(id, Held { is_counted: was_counted, address });
                 }
             }
         }
     }
 
-    fn send_socket(&mut self, now: Now, id: Id, to: u32, token: u64) {
-        let Some(place) = self.sockets.get(id).copied() else {
-            return self.engine.move_failed(now, id);
-        };
-        let target = self.neighbours[to as usize].roomiest();
-        let ring = &mut self.sockets.rings[usize::from(place.ring)];
-        ring.send_slot(place.slot, target, Key::new(token), key(id));
+    /// Takes back from the node's counts what connections held that are gone for good.
+    pub(super) fn release_freed(&mut self) {
+        while let Some(Held { is_counted, address }) = self.sockets.freed.pop() {
+            if is_counted {
+                self.node.connections.fetch_sub(1, Ordering::Relaxed);
+            }
+            if let Some(address) = address {
+                self.node.remove_address(address);
+            }
+        }
     }
 
-    fn forget_address(&mut self, id: Id) {
-        if let Some(address) = self.addresses.remove(&id.index) {
-            self.node.remove_address(address);
+    fn send_socket(&mut self, now: Now, id: Id, to: u32, token: u64) {
+        let target = self.neighbours[to as usize].roomiest();
+        if !self.sockets.send(id, target, Key::new(token)) {
+            self.engine.move_failed(now, id);
+        }
+    }
+
+    /// A socket stays because another ring could not take it.
+    pub(super) fn note_failed_move(&mut self, error: &std::io::Error) {
+        if let Some(more) = self.move_line.due() {
+            tracing::warn!(
+                %error, since_last_line = more,
+                "a connection could not move to another shard and was answered 503; ENFILE is a full ring: \
+                 compare uproar_ring_slots_used with uproar_ring_slots"
+            );
         }
     }
 }

@@ -1,14 +1,26 @@
 //! Where connections are: which ring, which slot, and what is pending there.
 //!
-//! Keys of ring operations are connection ids with their generation, so a completion that comes
-//! after its connection is gone finds nothing here and is dropped.
+//! ```text
+//!  put ──► Place ──(close)──► Closing ──(last completion of everything pending, and of the close)──► free
+//! ```
+//!
+//! A slot is free when the kernel has said that nothing refers to its file any more. Until then the
+//! connection counts, in the rings' slots and against the limits, though the engine has forgotten it.
+//!
+//! Keys of ring operations are connection ids with their generation, so a completion says whose it is. One that
+//! fits nothing here contradicts the books (`books`): it is counted and set right, never ignored.
+//!
+//! Not here: the way from `Closing` to free (`closing`).
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use uproar_engine::table::Id;
-use uproar_ring::{Key, Ring, Slot};
+use uproar_ring::{Key, Operation, Slot};
 
 use crate::shard::BUFFERS;
+use crate::shard::books::{Books, Contradiction};
+use crate::shard::closing::{Closing, Held};
+use crate::shard::kernel::Kernel;
 
 /// Free slots that accepts leave to connections that move in from other shards.
 const MOVE_RESERVE: u32 = 64;
@@ -19,33 +31,83 @@ const READS_MAX: usize = 96;
 
 const _: () = assert!(READS_MAX < BUFFERS as usize);
 
+/// The read of a connection that is in flight; there is one at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reading {
+    Nothing,
+    /// It waits for bytes.
+    Waits,
+    /// It takes what is there, if anything, and ends within its submission.
+    Now,
+    /// As [`Self::Now`], and an edge has come meanwhile: read again.
+    NowAndAgain,
+    /// It throws away what comes.
+    #[expect(dead_code, reason = "for connections that are heard to their end, which comes next")]
+    Discards,
+}
+
+impl Reading {
+    /// What a cancel of it has to name.
+    pub(super) fn operation(self) -> Option<Operation> {
+        match self {
+            Self::Nothing => None,
+            Self::Waits | Self::Now | Self::NowAndAgain => Some(Operation::Read),
+            Self::Discards => Some(Operation::Discard),
+        }
+    }
+}
+
+/// What is being done with the socket as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Errand {
+    None,
+    /// It is on its way to another ring.
+    Send,
+    /// It becomes an ordinary descriptor.
+    Install,
+}
+
 /// A connection's place, and the requests in flight for it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
-    id: Id,
+    generation: u32,
     pub(super) slot: Slot,
     pub(super) ring: u8,
-    pub(super) is_reading: bool,
+    pub(super) reading: Reading,
+    errand: Errand,
+    /// Its multishot poll has not ended.
     pub(super) is_watched: bool,
+    /// Its poll for space has not ended.
+    pub(super) awaits_writable: bool,
     /// The peer has sent its last byte: reads go on until one finds the end.
     pub(super) is_ending: bool,
     /// It stands in the line of those that want to be read.
     wants_read: bool,
-    pub(super) awaits_writable: bool,
 }
+
+// One for each of 50,000 connections.
+const _: () = assert!(size_of::<Option<Place>>() <= 16);
 
 /// The rings of a shard with the places of its connections.
 #[derive(Debug)]
-pub(super) struct Sockets {
+pub(super) struct Sockets<K> {
     /// The rings.
-    pub(super) rings: Vec<Ring>,
-    slots_per_ring: u32,
-    used: Vec<u32>,
+    pub(super) rings: Vec<K>,
+    /// What the kernel said that cannot be.
+    pub(super) books: Books,
+    pub(super) slots_per_ring: u32,
+    pub(super) used: Vec<u32>,
     accepting: Vec<u32>,
     /// Live connections with bytes to read, by ring, in turn: one that always has more must not keep the
     /// buffers from the others.
     wanting: Vec<VecDeque<Id>>,
     places: Vec<Option<Place>>,
+    /// Connections that are closed and may still be referred to.
+    pub(super) closing: HashMap<Id, Closing>,
+    /// What is over since the driver last looked.
+    pub(super) freed: Vec<Held>,
+    /// Multishot polls whose last completion has not come.
+    pub(super) polls: u64,
 }
 
 /// The key of a connection's ring operations.
@@ -53,17 +115,21 @@ pub(super) fn key(id: Id) -> Key {
     Key::new(id.bits())
 }
 
-impl Sockets {
+impl<K: Kernel> Sockets<K> {
     /// No connection yet.
-    pub(super) fn new(rings: Vec<Ring>, slots_per_ring: u32) -> Self {
+    pub(super) fn new(rings: Vec<K>, slots_per_ring: u32) -> Self {
         let count = rings.len();
         Self {
             rings,
+            books: Books::default(),
             slots_per_ring,
             used: vec![0; count],
             accepting: vec![0; count],
             wanting: vec![VecDeque::new(); count],
             places: Vec::new(),
+            closing: HashMap::new(),
+            freed: Vec::new(),
+            polls: 0,
         }
     }
 
@@ -75,21 +141,22 @@ impl Sockets {
         }
         assert!(self.places[index].is_none(), "connection {index} has a socket already");
         self.places[index] = Some(Place {
-            id,
+            generation: id.generation,
             slot,
             ring: ring as u8,
-            is_reading: false,
+            reading: Reading::Nothing,
+            errand: Errand::None,
             is_watched: false,
+            awaits_writable: false,
             is_ending: false,
             wants_read: false,
-            awaits_writable: false,
         });
     }
 
     /// The place of a connection, unless it is gone.
     pub(super) fn get(&mut self, id: Id) -> Option<&mut Place> {
         let place = self.places.get_mut(id.index as usize)?.as_mut()?;
-        (place.id == id).then_some(place)
+        (place.generation == id.generation).then_some(place)
     }
 
     /// Where to send to. The engine only names connections that have a socket.
@@ -105,10 +172,51 @@ impl Sockets {
         self.places[id.index as usize].take()
     }
 
+    /// A completion for `id` came, the last of its operation or not: its place, if it is connected and waits for
+    /// such a completion. Otherwise it is dealt with here.
+    pub(super) fn reported(
+        &mut self,
+        ring: usize,
+        id: Id,
+        operation: Operation,
+        is_over: bool,
+    ) -> Option<&mut Place> {
+        if operation == Operation::Readable && is_over {
+            self.polls = self.polls.saturating_sub(1);
+        }
+        let is_pending = |place: &Place| match operation {
+            Operation::Readable => place.is_watched,
+            Operation::Writable => place.awaits_writable,
+            _ => place.reading.operation() == Some(operation),
+        };
+        let is_known =
+            self.get(id).is_some_and(|place| usize::from(place.ring) == ring && is_pending(place));
+        if !is_known {
+            self.reported_late(ring, id, operation, is_over);
+            return None;
+        }
+        let place = self.get(id)?;
+        if is_over {
+            match operation {
+                Operation::Readable => place.is_watched = false,
+                Operation::Writable => place.awaits_writable = false,
+                _ => {
+                    let again = place.reading == Reading::NowAndAgain;
+                    place.reading = Reading::Nothing;
+                    if again {
+                        self.want_read(id);
+                    }
+                }
+            }
+        }
+        self.get(id)
+    }
+
     /// Starts a read that waits for bytes.
     pub(super) fn read(&mut self, id: Id) {
         let Some(place) = self.get(id) else { return };
-        place.is_reading = true;
+        debug_assert_eq!(place.reading, Reading::Nothing, "one read at a time");
+        place.reading = Reading::Waits;
         let Place { ring, slot, .. } = *place;
         self.rings[usize::from(ring)].read(slot, key(id));
     }
@@ -116,9 +224,16 @@ impl Sockets {
     /// Puts a live connection at the end of the line of those to be read.
     pub(super) fn want_read(&mut self, id: Id) {
         let Some(place) = self.get(id).filter(|place| !place.wants_read) else { return };
-        place.wants_read = true;
-        let ring = usize::from(place.ring);
-        self.wanting[ring].push_back(id);
+        match place.reading {
+            Reading::Nothing => {
+                place.wants_read = true;
+                let ring = usize::from(place.ring);
+                self.wanting[ring].push_back(id);
+            }
+            Reading::Now => place.reading = Reading::NowAndAgain,
+            // Its completion will tell.
+            Reading::NowAndAgain | Reading::Waits | Reading::Discards => {}
+        }
     }
 
     /// Whether somebody stands in that line.
@@ -133,6 +248,10 @@ impl Sockets {
             let Some(id) = self.wanting[ring].pop_front() else { return };
             let Some(place) = self.get(id) else { continue };
             place.wants_read = false;
+            if place.reading != Reading::Nothing {
+                continue;
+            }
+            place.reading = Reading::Now;
             let slot = place.slot;
             self.rings[ring].read_now(slot, key(id));
             reads += 1;
@@ -144,6 +263,7 @@ impl Sockets {
         let Some(place) = self.get(id) else { return };
         place.is_watched = true;
         let Place { ring, slot, .. } = *place;
+        self.polls += 1;
         self.rings[usize::from(ring)].watch_readable(slot, key(id));
     }
 
@@ -155,30 +275,37 @@ impl Sockets {
         self.rings[usize::from(ring)].await_writable(slot, key(id));
     }
 
-    /// Ends what is pending for a place and closes its slot.
-    pub(super) fn close(&mut self, place: Place) {
-        let ring = &mut self.rings[usize::from(place.ring)];
-        let key = key(place.id);
-        if place.is_watched {
-            ring.unwatch_readable(key);
+    /// Gives a copy of the socket to another ring; false when the connection is gone.
+    pub(super) fn send(&mut self, id: Id, target: K::Address, token: Key) -> bool {
+        let Some(place) = self.get(id) else { return false };
+        place.errand = Errand::Send;
+        let Place { ring, slot, .. } = *place;
+        self.rings[usize::from(ring)].send_slot(slot, target, token, key(id));
+        true
+    }
+
+    /// Makes an ordinary descriptor of the socket.
+    pub(super) fn install(&mut self, id: Id) {
+        let Some(place) = self.get(id) else { return };
+        place.errand = Errand::Install;
+        let Place { ring, slot, .. } = *place;
+        self.rings[usize::from(ring)].install(slot, key(id));
+    }
+
+    /// A send or an install ended; whether one was under way.
+    pub(super) fn errand_ended(&mut self, id: Id, errand: Errand) -> bool {
+        let is_known = self.get(id).is_some_and(|place| place.errand == errand);
+        if let Some(place) = self.get(id).filter(|_| is_known) {
+            place.errand = Errand::None;
+        } else {
+            self.books.contradicted(Contradiction::Unknown, id, &errand);
         }
-        if place.is_reading {
-            ring.cancel_read(key);
-        }
-        if place.awaits_writable {
-            ring.cancel_writable(key);
-        }
-        ring.close(place.slot, key);
+        is_known
     }
 
     /// A slot of `ring` was filled.
     pub(super) fn filled(&mut self, ring: usize) {
         self.used[ring] += 1;
-    }
-
-    /// A slot of `ring` was closed.
-    pub(super) fn freed(&mut self, ring: usize) {
-        self.used[ring] -= 1;
     }
 
     /// An accept was started on `ring`, or ended.

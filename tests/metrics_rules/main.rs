@@ -6,6 +6,7 @@
 
 mod counts;
 mod down;
+mod kernel;
 mod load;
 mod node;
 mod promtool;
@@ -104,6 +105,7 @@ fn each_alert_fires_over_a_real_node() {
     let tests = [
         include_str!("counts.rs"),
         include_str!("down.rs"),
+        include_str!("kernel.rs"),
         include_str!("load.rs"),
         include_str!("states.rs"),
     ];

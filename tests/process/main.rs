@@ -8,6 +8,7 @@
 mod closes;
 mod commenting;
 mod draining;
+mod endings;
 mod flood;
 mod handshakes;
 mod inputs;

@@ -4,13 +4,17 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{
+    Pid, PidfdFlags, PidfdGetfdFlags, Resource, Rlimit, Signal, getrlimit, kill_process,
+    pidfd_getfd, pidfd_open, prlimit,
+};
 use serde_json::Value;
 
 /// How long anything may take before a test gives up.
@@ -23,6 +27,8 @@ pub(crate) struct Node {
     log: PathBuf,
     public: SocketAddrV4,
     admin: SocketAddrV4,
+    /// It was told to end, so nobody will be there to ask.
+    is_ending: AtomicBool,
 }
 
 /// A status line, the head and the body of an HTTP answer.
@@ -90,7 +96,7 @@ impl Node {
             .stderr(File::create(&log).unwrap())
             .spawn()
             .unwrap();
-        let mut node = Self { child, log, public, admin };
+        let mut node = Self { child, log, public, admin, is_ending: AtomicBool::new(false) };
         let mut has_ended = false;
         wait_until("a node gets ready", || {
             has_ended = node.child.try_wait().unwrap().is_some();
@@ -197,6 +203,7 @@ impl Node {
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
+        self.is_ending.fetch_or(signal != Signal::HUP, Ordering::Relaxed);
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
@@ -211,8 +218,135 @@ impl Node {
     }
 }
 
+/// What there is of connections, by the kernel's books and by the node's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Books {
+    /// TCP sockets of the public port, but for those that only wait for time to pass.
+    pub(crate) sockets: usize,
+    /// Polls that the node's rings hold; each keeps a socket alive, whoever else has forgotten it.
+    pub(crate) polls: usize,
+    pub(crate) polls_counted: u64,
+    pub(crate) slots: u64,
+    pub(crate) connections: u64,
+    pub(crate) places: u64,
+}
+
+impl Node {
+    /// The books as they stand.
+    pub(crate) fn books(&self) -> Books {
+        let counted = |name| self.metric(name, "") as u64;
+        Books {
+            sockets: self.sockets(),
+            polls: self.polls(),
+            polls_counted: counted("uproar_ring_polls"),
+            slots: counted("uproar_ring_slots_used"),
+            connections: counted("uproar_connections"),
+            places: counted("uproar_places_used"),
+        }
+    }
+
+    /// Waits until kernel and node are back at `before`: nothing hostile leaves anything behind.
+    pub(crate) fn settles(&self, before: Books) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let books = self.books();
+            if books == before {
+                break;
+            }
+            assert!(Instant::now() < deadline, "left behind: {books:?}, and before: {before:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        for kind in ["unknown", "cancel_refused", "overdue", "no_file"] {
+            let count = self.metric("uproar_ring_contradictions_total", kind);
+            assert_eq!(count, 0.0, "a completion contradicted the books: {kind}");
+        }
+    }
+
+    /// As `ss -Htan src ADDRESS` lists them, without listeners and TIME_WAIT.
+    fn sockets(&self) -> usize {
+        let address = u32::from_le_bytes(self.public.ip().octets());
+        let ours = format!("{address:08X}:{:04X}", self.public.port());
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let is_ours = |line: &&str| {
+            let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+            fields[1] == ours && !["0A", "06"].contains(&fields[3])
+        };
+        table.lines().skip(1).filter(is_ours).count()
+    }
+
+    /// `POLL_ADD` requests that `/proc/PID/fdinfo` lists for the process's rings.
+    fn polls(&self) -> usize {
+        let proc = PathBuf::from(format!("/proc/{}", self.child.id()));
+        let fds = std::fs::read_dir(proc.join("fd")).unwrap().flatten();
+        let is_ring = |fd: &std::fs::DirEntry| {
+            std::fs::read_link(fd.path()).is_ok_and(|to| to.ends_with("anon_inode:[io_uring]"))
+        };
+        let polls_of = |fd: std::fs::DirEntry| {
+            let info = std::fs::read_to_string(proc.join("fdinfo").join(fd.file_name()));
+            let info = info.unwrap_or_default();
+            let list = info.split_once("PollList:").map_or("", |(_, list)| list);
+            list.lines().filter(|line| line.trim().starts_with("op=6,")).count()
+        };
+        fds.filter(is_ring).map(polls_of).sum()
+    }
+}
+
+impl Node {
+    /// The node's own listening socket.
+    pub(crate) fn listener(&self) -> OwnedFd {
+        let address = u32::from_le_bytes(self.public.ip().octets());
+        let ours = format!("{address:08X}:{:04X}", self.public.port());
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let inode = table.lines().skip(1).find_map(|line| {
+            let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+            (fields[1] == ours && fields[3] == "0A").then(|| format!("socket:[{}]", fields[9]))
+        });
+        let inode = inode.expect("it listens");
+        let fds = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().flatten();
+        let is_it = |fd: &std::fs::DirEntry| {
+            std::fs::read_link(fd.path()).is_ok_and(|to| to.as_os_str() == inode.as_str())
+        };
+        let name = fds.filter(is_it).map(|fd| fd.file_name()).next().expect("it has the socket");
+        let process = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty()).unwrap();
+        let number = name.to_str().unwrap().parse().unwrap();
+        pidfd_getfd(&process, number, PidfdGetfdFlags::empty()).unwrap()
+    }
+
+    /// The lowest number that no descriptor of it has.
+    pub(crate) fn free_descriptor(&self) -> u64 {
+        let fds = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().flatten();
+        let taken: BTreeSet<u64> =
+            fds.filter_map(|fd| fd.file_name().to_str()?.parse().ok()).collect();
+        (0..).find(|number| !taken.contains(number)).unwrap()
+    }
+
+    /// Sets the soft limit of its descriptors; the limits before.
+    pub(crate) fn limit_descriptors(&self, most: Option<u64>) -> Rlimit {
+        let pid = Some(Pid::from_child(&self.child));
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        prlimit(pid, Resource::Nofile, Rlimit { current: most.or(maximum), maximum }).unwrap()
+    }
+
+    /// CPU time spent so far, in all threads.
+    pub(crate) fn cpu_seconds(&self) -> f64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        let jiffies = |at: usize| fields[at].parse::<f64>().unwrap();
+        (jiffies(11) + jiffies(12)) / 100.0
+    }
+}
+
+/// A node without connections.
+pub(crate) const NOBODY: Books =
+    Books { sockets: 0, polls: 0, polls_counted: 0, slots: 0, connections: 0, places: 0 };
+
 impl Drop for Node {
     fn drop(&mut self) {
+        // Whatever a test did, its viewers are gone by now, and nothing of them may be left.
+        let is_running = matches!(self.child.try_wait(), Ok(None));
+        if is_running && !std::thread::panicking() && !self.is_ending.load(Ordering::Relaxed) {
+            self.settles(NOBODY);
+        }
         let has_crashed = self.child.try_wait().unwrap().is_some_and(|status| !status.success());
         let _ = self.child.kill();
         let _ = self.child.wait();

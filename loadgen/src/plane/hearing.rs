@@ -14,9 +14,9 @@ impl Plane {
     /// Acts on one completion.
     pub(super) fn event(&mut self, lane: usize, event: Event, now: u64) {
         match event {
-            Event::Timer => self.timer_due_ns = u64::MAX,
+            Event::Timer { .. } => self.timer_due_ns = u64::MAX,
             Event::Woken { armed } => self.is_wake_watched = armed,
-            Event::Closed { key } => self.closed(key, now),
+            Event::Closed { key, .. } => self.closed(key, now),
             Event::Writable { key } => {
                 let Some(viewer) = self.current(key) else { return };
                 match self.crowd.viewers[viewer as usize].phase {

@@ -1,7 +1,7 @@
 //! The table of shard metrics: one row a family, one sample a shard and label value.
 
 use uproar_engine::control::PostRefusal;
-use uproar_engine::report::{CloseCause, Histogram, Refusal, Report};
+use uproar_engine::report::{AcceptFailure, CloseCause, Contradiction, Histogram, Refusal, Report};
 
 use super::exposition::{Family, Kind, Number};
 
@@ -42,9 +42,22 @@ fn posts_refused(report: &Report) -> Vec<(&'static str, u64)> {
     PostRefusal::ALL.map(|r| (r.code(), report.counters.posts_refused[r as usize])).to_vec()
 }
 
+fn contradictions(report: &Report) -> Vec<(&'static str, u64)> {
+    Contradiction::ALL.map(|c| (c.label(), report.shell.contradictions[c as usize])).to_vec()
+}
+
+fn accepts_failed(report: &Report) -> Vec<(&'static str, u64)> {
+    AcceptFailure::ALL.map(|f| (f.label(), report.shell.accepts_failed[f as usize])).to_vec()
+}
+
 static ROWS: &[Row] = &[
     // Connections.
     gauge("uproar_connections", "Live WebSocket connections.", |r| r.connections),
+    gauge(
+        "uproar_places_used",
+        "Connections that count against connections_max: live, being heard to their end, or not yet let go by the kernel.",
+        |r| r.places,
+    ),
     gauge("uproar_handshakes", "Sockets that have not finished their request yet.", |r| {
         r.handshakes
     }),
@@ -252,10 +265,37 @@ static ROWS: &[Row] = &[
     ),
     gauge("uproar_ring_slots", "Descriptor slots of all rings of the shard.", |r| r.shell.slots),
     gauge("uproar_ring_slots_used", "Descriptor slots that hold a socket.", |r| r.shell.slots_used),
+    gauge(
+        "uproar_ring_polls",
+        "Multishot polls whose last completion has not come; as many as uproar_connections, but for closes under way.",
+        |r| r.shell.polls,
+    ),
+    gauge(
+        "uproar_closing_connections",
+        "Connections that are closed and to whose sockets the kernel may still refer; they count against limits.",
+        |r| r.shell.closing,
+    ),
+    Row {
+        name: "uproar_ring_contradictions_total",
+        kind: Kind::Counter,
+        help: "Completions that contradict what the shard knows of its sockets, by kind; each is set right.",
+        read: Read::Each("kind", contradictions),
+    },
+    Row {
+        name: "uproar_accepts_failed_total",
+        kind: Kind::Counter,
+        help: "Accepts that failed: undone by the peer, for want of descriptors or memory, or because of the listener.",
+        read: Read::Each("reason", accepts_failed),
+    },
     counter(
-        "uproar_accepts_failed_total",
-        "Accepts that failed because the host is out of descriptors or memory; they are tried again 100 ms later.",
-        |r| r.shell.accepts_failed,
+        "uproar_timers_failed_total",
+        "Timers that the kernel did not set; the shard stays awake until it does.",
+        |r| r.shell.timers_failed,
+    ),
+    counter(
+        "uproar_handovers_failed_total",
+        "Plain HTTP requests answered 503 because their socket could not become an ordinary descriptor.",
+        |r| r.shell.handovers_failed,
     ),
     counter(
         "uproar_ring_buffers_exhausted_total",

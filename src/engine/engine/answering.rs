@@ -151,6 +151,7 @@ impl Engine {
             shard: self.setup.shard,
             counters: self.counters.clone(),
             connections: self.counted.into(),
+            places: self.counted.into(),
             handshakes: self.handshakes.into(),
             rooms: self.rooms.table.len() as u64 - replicas,
             replicas,

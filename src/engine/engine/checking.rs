@@ -35,7 +35,10 @@ impl Engine {
                 .is_some_and(|private: &Private| private.waiting().is_empty());
             assert!(!is_empty_box, "an empty private queue is given back");
             match connection.phase {
-                Phase::Handshake(_) | Phase::Leaving(_) | Phase::Arriving { .. } => handshakes += 1,
+                Phase::Handshake(_)
+                | Phase::Leaving(_)
+                | Phase::Handing
+                | Phase::Arriving { .. } => handshakes += 1,
                 Phase::Live { room, member } => {
                     let room = self.rooms.table.get(room).expect("a member's room exists");
                     let feed = room.feed(connection.codec).expect("a member's feed exists");
@@ -63,7 +66,7 @@ impl Engine {
                 "private bytes leave by the ready queue"
             );
             assert!(
-                matches!(connection.phase, Phase::Leaving(_))
+                matches!(connection.phase, Phase::Leaving(_) | Phase::Handing)
                     || self.wheel.due(id.index).is_some()
                     || self.limits.keepalive_ms == 0,
                 "every connection has a deadline"

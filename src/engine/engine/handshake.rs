@@ -39,7 +39,7 @@ impl Engine {
                 self.session_bytes(now, id, bytes);
             }
             // The shell does not read from a socket that is moving.
-            Phase::Leaving(_) | Phase::Arriving { .. } => {}
+            Phase::Leaving(_) | Phase::Handing | Phase::Arriving { .. } => {}
         }
     }
 
@@ -62,10 +62,8 @@ impl Engine {
             }
             Head::Plain => {
                 let (read, peer) = (whole.to_vec(), handshake.peer);
-                self.counters.handovers += 1;
-                self.handshakes -= 1;
+                connection.phase = Phase::Handing;
                 self.wheel.cancel(id.index);
-                self.connections.remove(id);
                 self.outputs.push_back(Output::Handover { id, read, peer });
             }
             Head::Refused(rejection) => {
@@ -83,6 +81,18 @@ impl Engine {
                 self.place(now, id, join);
             }
         }
+    }
+
+    /// The control plane has the socket of a plain HTTP request.
+    pub fn handed_over(&mut self, id: Id) {
+        self.counters.handovers += 1;
+        self.remove(id, true);
+    }
+
+    /// The control plane could not take the socket, and the connection stays to be refused. `read` is what was
+    /// read from it.
+    pub fn handover_failed(&mut self, now: Now, id: Id, read: &[u8]) {
+        self.answer(now, id, &Rejection::OVERLOADED, Content::for_request(read));
     }
 
     /// Lets go of connections that have not sent a request in a second, so that others get their places.
@@ -125,6 +135,11 @@ impl Engine {
 
     fn answer_request(&mut self, now: Now, id: Id, rejection: &Rejection, content: Content) {
         self.counters.refusals[rejection.refusal() as usize] += 1;
+        self.answer(now, id, rejection, content);
+    }
+
+    /// As [`Self::refuse`], of what is no upgrade.
+    fn answer(&mut self, now: Now, id: Id, rejection: &Rejection, content: Content) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         self.handshakes -= 1;
         if let Phase::Arriving { token } = connection.phase {

@@ -70,7 +70,8 @@ pub enum Output {
         /// What the two halves share.
         token: u64,
     },
-    /// Give the socket to the control plane: the request is plain HTTP. The id is free already.
+    /// Give the socket to the control plane, then call [`Engine::handed_over`] or
+    /// [`Engine::handover_failed`]: the request is plain HTTP.
     Handover {
         /// The connection.
         id: Id,
@@ -238,8 +239,8 @@ impl Engine {
     /// Ends a connection without another word.
     fn drop_connection(&mut self, now: Now, id: Id, cause: CloseCause) {
         let Some(connection) = self.connections.get(id) else { return };
-        // Its request is under way to another shard together with the socket.
-        if matches!(connection.phase, Phase::Leaving(_)) {
+        // Its request is under way to another shard or to the control plane together with the socket.
+        if matches!(connection.phase, Phase::Leaving(_) | Phase::Handing) {
             return;
         }
         // A connection that is closing already keeps the cause of its close. Leaving the room begins
@@ -258,7 +259,7 @@ impl Engine {
         self.private_bytes -= connection.private_len() as u64;
         self.blocked -= u32::from(connection.is_blocked);
         match connection.phase {
-            Phase::Handshake(_) | Phase::Leaving(_) => self.handshakes -= 1,
+            Phase::Handshake(_) | Phase::Leaving(_) | Phase::Handing => self.handshakes -= 1,
             Phase::Arriving { token } => {
                 self.handshakes -= 1;
                 self.halves.remove(&token);

@@ -89,7 +89,7 @@ impl Engine {
                 Some(connection.phase_tick + ticks(self.limits.handshake_ms_max))
             }
             Phase::Closing { .. } => Some(connection.phase_tick + ticks(self.limits.close_ms_max)),
-            Phase::Leaving(_) => None,
+            Phase::Leaving(_) | Phase::Handing => None,
             Phase::Arriving { .. } => self.wheel.due(id.index),
             Phase::Live { .. } | Phase::Echo => {
                 let stall = connection
@@ -152,7 +152,7 @@ impl Engine {
         let Some(connection) = self.connections.get(id) else { return };
         match connection.phase {
             Phase::Handshake(_) => self.give_up_request(now, id, &Rejection::TIMEOUT),
-            Phase::Leaving(_) => {}
+            Phase::Leaving(_) | Phase::Handing => {}
             Phase::Arriving { .. } | Phase::Closing { .. } => self.remove(id, false),
             Phase::Live { .. } | Phase::Echo => {
                 let has_stalled = connection.is_blocked

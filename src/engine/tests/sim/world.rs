@@ -181,11 +181,16 @@ impl World {
                     self.moves.push(Move { socket, from: shard, id, to: to as usize, token });
                 }
                 Output::Handover { id, read, .. } => {
-                    let held = self.shards[shard].held.remove(&id).expect("a known id");
                     assert!(read.starts_with(b"GET /health"), "a plain request");
-                    let socket = &mut self.sockets[held.socket];
-                    let _ = socket.node_sends(b"HTTP/1.1 200 OK\r\n\r\n", usize::MAX);
-                    socket.is_closed = true;
+                    let socket = self.held(shard, id).socket;
+                    if self.strikes(4) {
+                        self.shards[shard].engine.handover_failed(self.now, id, &read);
+                    } else {
+                        let _ =
+                            self.sockets[socket].node_sends(b"HTTP/1.1 200 OK\r\n\r\n", usize::MAX);
+                        self.sockets[socket].is_closed = true;
+                        self.shards[shard].engine.handed_over(id);
+                    }
                 }
                 Output::AwaitWritable { id } => {
                     let socket = self.held(shard, id).socket;
