@@ -7,3 +7,4 @@ pub mod link;
 pub mod shard;
 mod terminal;
 pub mod top;
+pub mod version;

@@ -131,6 +131,16 @@ fn an_address_of_another_host_is_said_so() {
 }
 
 #[test]
+fn the_version_names_the_commit() {
+    let version = stdout(&run(&["--version"]));
+    let commit = version.trim_end().strip_prefix("uproar ").unwrap().split_once(" (").unwrap().1;
+    let commit = commit.strip_suffix(')').unwrap();
+    let is_one = commit.len() == 12 && commit.bytes().all(|b| b.is_ascii_hexdigit());
+    assert!(is_one || commit == "unknown", "{version}");
+    assert_eq!(commit, uproar::version::COMMIT);
+}
+
+#[test]
 fn help_explains_every_documented_setting_and_hides_the_others() {
     let help = stdout(&run(&["serve", "--help"]));
     for setting in uproar::config::documented() {

@@ -10,6 +10,7 @@ use clap::builder::{PathBufValueParser, PossibleValuesParser};
 use clap::{Arg, ArgMatches, Command, value_parser};
 
 use crate::config::{Kind, Setting, Sources, documented, table};
+use crate::version;
 
 /// The whole command line.
 #[must_use]
@@ -36,7 +37,7 @@ pub fn completed_command() -> Command {
 fn with_flags(flags: &[Arg]) -> Command {
     let settings = |command: Command| command.arg(file()).args(flags);
     Command::new("uproar")
-        .version(env!("CARGO_PKG_VERSION"))
+        .version(version::BUILD)
         .about("A broadcast server for the live comments of a live event")
         .subcommand_required(true)
         .arg_required_else_help(true)
@@ -167,6 +168,10 @@ fn top() -> Command {
                 .value_parser(value_parser!(u64).range(1..))
                 .help("Stop after so many looks; never if absent"),
         )
+        .after_help(format!(
+            "On a terminal, q ends it and ? explains. A node that restarts is waited for.\n\n{}",
+            crate::top::LEGEND
+        ))
 }
 
 fn drain() -> Command {

@@ -27,6 +27,7 @@ use super::node::Node;
 use super::sound::sound;
 use super::{drain, health, hot, metrics};
 use crate::link::Handover;
+use crate::version;
 
 /// Requests served at the same time; more are answered 503. Scrapers and operators are few.
 pub(super) const CONNECTIONS_MAX: usize = 64;
@@ -94,7 +95,8 @@ async fn report(
     let (families, hot_rooms) = tokio::join!(metrics::collect(&node), looked);
     Ok(Json(json!({
         "node": node.layout.node,
-        "version": env!("CARGO_PKG_VERSION"),
+        "version": version::VERSION,
+        "commit": version::COMMIT,
         "state": node.readiness.state().code(),
         "uptime_seconds": node.started.elapsed().as_secs(),
         "hot_rooms": hot_rooms,

@@ -17,6 +17,7 @@ use super::run::{ControlPlane, Ended};
 use crate::config::{Loaded, Problems, Sources, documented};
 use crate::link::HANDOVERS_MAX;
 use crate::shard::{self, LaunchError, Plan};
+use crate::version;
 
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +90,8 @@ fn announce(loaded: &Loaded, layout: &Layout, bound: &Bound) {
     let admin = bound.admin.as_ref().and_then(|admin| admin.local_addr().ok());
     let admin = admin.map_or_else(|| "off".to_owned(), |addr| addr.to_string());
     info!(
-        version = env!("CARGO_PKG_VERSION"),
+        version = version::VERSION,
+        commit = version::COMMIT,
         node,
         listen = %bound.listen,
         admin,

@@ -1,6 +1,5 @@
 //! What is on the screen.
 
-use std::fmt::Write;
 use std::time::Duration;
 
 use super::snapshot::{HotRoom, Snapshot};
@@ -10,90 +9,171 @@ use crate::terminal;
 /// that were made at start, and each would look as large as its part of them.
 const CONNECTIONS_TELLING: f64 = 1_000.0;
 
+/// How much of the screen there is. What does not fit is left out, and it is said how much; the state of the node
+/// and of its shards comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// Lines.
+    pub rows: usize,
+    /// Characters of a line.
+    pub columns: usize,
+}
+
+impl Size {
+    /// Everything is shown, as where the output is no terminal.
+    pub const ENDLESS: Self = Self { rows: usize::MAX, columns: usize::MAX };
+}
+
+/// Lines of a table besides its rows: a blank one and its heads.
+const TABLE_LINES: usize = 2;
+/// Rooms that are shown of each order before shards get more lines.
+const ROOMS_MIN: usize = 2;
+
+/// What the columns mean.
+pub const LEGEND: &str = "\
+CONNECTIONS  viewers and publishers, live, of connections_max
+handshakes   sockets that have not finished their request
+replicas     copies on this node's other shards of rooms that spread
+blocked      viewers whose socket takes no more: they read slowly
+deliveries   comments handed to the kernel, one for each viewer and comment
+writes       sends that carried them; fewer than deliveries is coalescing
+missed       comments that slow viewers were told they missed (gaps)
+pass         one walk over all viewers of a room with what is new
+most behind  comments that a viewer lagged at most when a pass reached it
+BUSY         share of the shard's core in use, and cpu_target_percent;
+             above it hot rooms rest between passes
+PAUSE        that rest, in lengths of the pass; 0 is none
+SOCKETS      places in the shard's socket tables in use
+HOT ROOMS    the most viewers, and the most comments a second; DELIVERIES
+             is what the room costs";
+
 /// The screen for a report, and the one `elapsed` before it if there is one.
 #[must_use]
-pub fn frame(now: &Snapshot, before: Option<(&Snapshot, Duration)>) -> String {
-    let mut text = String::new();
+pub fn frame(now: &Snapshot, before: Option<(&Snapshot, Duration)>, size: Size) -> String {
     let seconds = before.map_or(0.0, |(_, elapsed)| elapsed.as_secs_f64());
+    let last = before.map(|(before, _)| before);
     // A node that restarted in between counts from zero again.
-    let before =
-        before.map(|(before, _)| before).filter(|b| b.uptime_seconds <= now.uptime_seconds);
-    let rate = |name: &str| {
-        let grown = before.map(|before| now.sum(name) - before.sum(name));
-        grown.filter(|_| seconds > 0.0).map_or_else(|| "-".to_owned(), |g| short(g / seconds))
-    };
-    let _ = writeln!(
-        text,
-        "{} {}  {}  up {}",
-        terminal::line(&now.node),
-        terminal::line(&now.version),
-        state(now),
-        uptime(now.uptime_seconds)
-    );
-    let _ = writeln!(
-        text,
-        "connections {} of {}   handshakes {}   rooms {} and {} replicas   blocked {}",
-        short(now.sum("uproar_connections")),
-        short(now.sum("uproar_connections_max")),
-        short(now.sum("uproar_handshakes")),
-        short(now.sum("uproar_rooms")),
-        short(now.sum("uproar_room_replicas")),
-        short(now.sum("uproar_blocked_connections")),
-    );
-    let _ = writeln!(
-        text,
-        "a second: comments {}   deliveries {}   writes {}   sent {}B   upgrades {}   missed {}",
-        rate("uproar_comments_total"),
-        rate("uproar_deliveries_total"),
-        rate("uproar_log_writes_total"),
-        rate("uproar_sent_bytes_total"),
-        rate("uproar_upgrades_total"),
-        rate("uproar_gap_comments_total"),
-    );
-    let _ = writeln!(text, "memory: {}", memory(now));
-    let _ = writeln!(text, "pass over a room: {}", passes(now, before));
-    shards(&mut text, now, before, seconds);
-    if let Some(hot) = &now.hot_rooms {
-        rooms(&mut text, "VIEWERS", &hot.by_viewers);
-        rooms(&mut text, "COMMENTS", &hot.by_comments);
+    let is_restarted = last.is_some_and(|last| last.uptime_seconds > now.uptime_seconds);
+    let last = last.filter(|_| !is_restarted && seconds > 0.0);
+    let mut lines = head(now, last, seconds, is_restarted);
+
+    let shards = shards(now, last, seconds);
+    let rooms: Vec<(&str, &[HotRoom])> = now.hot_rooms.as_ref().map_or_else(Vec::new, |hot| {
+        let both = [("VIEWERS", &*hot.by_viewers), ("COMMENTS", &*hot.by_comments)];
+        both.into_iter().filter(|(_, rooms)| !rooms.is_empty()).collect()
+    });
+    let left = size.rows.saturating_sub(lines.len());
+    let rooms_min: usize =
+        rooms.iter().map(|(_, rooms)| TABLE_LINES + rooms.len().min(ROOMS_MIN)).sum();
+    let for_shards = left.saturating_sub(rooms_min + TABLE_LINES).max(1);
+    lines.push(String::new());
+    lines.push(shards_head(now));
+    lines.extend(cut(shards, for_shards, "shards"));
+    for (at, (order, rooms_of)) in rooms.iter().enumerate() {
+        let left = size.rows.saturating_sub(lines.len()) / (rooms.len() - at);
+        if left > TABLE_LINES {
+            lines.push(String::new());
+            lines.push(rooms_head(order));
+            lines.extend(cut(rooms_of.iter().map(room).collect(), left - TABLE_LINES, "rooms"));
+        }
     }
-    text
+    lines.truncate(size.rows);
+    let narrow = |line: &String| line.chars().take(size.columns).collect::<String>();
+    lines.iter().map(|line| narrow(line) + "\n").collect()
+}
+
+/// The first of these lines, the last of which says how many are left out.
+fn cut(mut lines: Vec<String>, at_most: usize, what: &str) -> Vec<String> {
+    if at_most <= 1 {
+        lines.truncate(at_most);
+    } else if lines.len() > at_most {
+        let left_out = lines.len() - at_most.saturating_sub(1);
+        lines.truncate(at_most.saturating_sub(1));
+        lines.push(format!("       and {left_out} {what} more"));
+    }
+    lines
+}
+
+fn head(now: &Snapshot, last: Option<&Snapshot>, seconds: f64, is_restarted: bool) -> Vec<String> {
+    let rate = |name: &str| {
+        let grown = last.and_then(|last| now.grown(last, name));
+        grown.map_or_else(|| "-".to_owned(), |grown| short(grown / seconds))
+    };
+    let sum = |name: &str| short(now.sum(name));
+    let commit = now.commit.as_deref().map_or_else(String::new, |commit| format!(" ({commit})"));
+    let again = if is_restarted { "  RESTARTED since the last look" } else { "" };
+    let mut lines = vec![
+        format!(
+            "{} {}{}  up {}{again}",
+            terminal::line(&now.node),
+            terminal::line(&now.version),
+            terminal::line(&commit),
+            uptime(now.uptime_seconds)
+        ),
+        format!("state: {}", state(now)),
+        format!(
+            "connections {} of {}   handshakes {}   blocked {}",
+            sum("uproar_connections"),
+            sum("uproar_connections_max"),
+            sum("uproar_handshakes"),
+            sum("uproar_blocked_connections"),
+        ),
+        format!(
+            "a second: comments {}   deliveries {}   writes {}   sent {}B",
+            rate("uproar_comments_total"),
+            rate("uproar_deliveries_total"),
+            rate("uproar_log_writes_total"),
+            rate("uproar_sent_bytes_total"),
+        ),
+        format!(
+            "          upgrades {}   missed {}",
+            rate("uproar_upgrades_total"),
+            rate("uproar_gap_comments_total"),
+        ),
+    ];
+    lines.push(memory(now));
+    lines.push(format!(
+        "rooms {} and {} replicas   pass {}",
+        sum("uproar_rooms"),
+        sum("uproar_room_replicas"),
+        passes(now, last)
+    ));
+    lines
+}
+
+fn rooms_head(order: &str) -> String {
+    format!("{:40}  VIEWERS  COMMENTS/s  DELIVERIES/s", format!("HOT ROOMS BY {order}"))
 }
 
 /// Long names are cut: they may have 128 characters.
-fn rooms(text: &mut String, order: &str, rooms: &[HotRoom]) {
-    if rooms.is_empty() {
-        return;
-    }
-    let _ = writeln!(
-        text,
-        "\n{:40}  VIEWERS  COMMENTS/s  DELIVERIES/s",
-        format!("HOT ROOMS BY {order}")
-    );
-    for room in rooms {
-        let _ = writeln!(
-            text,
-            "{:40.40}  {:>7}  {:>10.1}  {:>12}",
-            terminal::line(&room.event),
-            short(room.viewers as f64),
-            room.comments_per_second,
-            short(room.deliveries_per_second),
-        );
-    }
+fn room(room: &HotRoom) -> String {
+    format!(
+        "{:40.40}  {:>7}  {:>10.1}  {:>12}",
+        terminal::line(&room.event),
+        short(room.viewers as f64),
+        room.comments_per_second,
+        short(room.deliveries_per_second),
+    )
 }
 
-/// Ready, or why not; of a drain also how far it is.
+/// Ready, or every reason why not; of a drain also how far it is.
 fn state(now: &Snapshot) -> String {
-    let name = "uproar_drain_phase";
-    let phases = now.label_values(name, "phase");
-    match phases.iter().find(|phase| now.sum_where(name, "phase", phase) > 0.0) {
-        Some(phase) => {
-            let gone = now.sum("uproar_drain_progress_ratio") * 100.0;
-            let (state, phase) = (terminal::line(&now.state), terminal::line(phase));
-            format!("{state} ({phase}, {gone:.0} % gone)")
+    let with_value = |name: &str, label: &str| -> Vec<String> {
+        let values = now.label_values(name, label);
+        values.into_iter().filter(|value| now.sum_where(name, label, value) > 0.0).collect()
+    };
+    let mut state = terminal::line(&now.state);
+    // The gravest comes first; it is the one that the report names.
+    for reason in with_value("uproar_not_ready", "reason") {
+        if reason != now.state {
+            state += &format!(", {}", terminal::line(&reason));
         }
-        None => terminal::line(&now.state),
     }
+    if let Some(phase) = with_value("uproar_drain_phase", "phase").first() {
+        let gone = now.sum("uproar_drain_progress_ratio") * 100.0;
+        state += &format!(" ({}, {gone:.0} % gone)", terminal::line(phase));
+    }
+    state
 }
 
 fn memory(now: &Snapshot) -> String {
@@ -103,24 +183,24 @@ fn memory(now: &Snapshot) -> String {
         let bytes = spaces.iter().any(|s| s == space).then(|| now.sum_where(name, "space", space));
         bytes.map_or_else(|| "-".into(), short)
     };
-    let mut text = format!(
-        "process {}B   logs {}B of {}B",
+    let mut line = format!(
+        "memory: process {}B   logs {}B of {}B",
         short(now.sum("process_resident_memory_bytes")),
         short(now.sum("uproar_log_bytes")),
         short(now.sum("uproar_log_bytes_max")),
     );
     if now.sum("uproar_connections") >= CONNECTIONS_TELLING {
         let (user, kernel) = (each("user"), each("kernel"));
-        let _ = write!(text, "   a connection {user}B, and {kernel}B of the kernel's");
+        line += &format!("   a connection {user}B + {kernel}B kernel");
     }
-    text
+    line
 }
 
 /// Mean duration since the last report, and the worst lag so far.
-fn passes(now: &Snapshot, before: Option<&Snapshot>) -> String {
+fn passes(now: &Snapshot, last: Option<&Snapshot>) -> String {
     let grown = |suffix: &str| {
         let name = format!("uproar_pass_duration_seconds{suffix}");
-        now.sum(&name) - before.map_or(0.0, |before| before.sum(&name))
+        last.map_or_else(|| now.sum(&name), |last| now.grown(last, &name).unwrap_or(0.0))
     };
     let count = grown("_count");
     let mean = if count > 0.0 {
@@ -131,36 +211,46 @@ fn passes(now: &Snapshot, before: Option<&Snapshot>) -> String {
     format!("{mean} on average   most behind {}", short(now.sum("uproar_pass_lag_frames_max")))
 }
 
-fn shards(text: &mut String, now: &Snapshot, before: Option<&Snapshot>, seconds: f64) {
+fn shards_head(now: &Snapshot) -> String {
     let target = now.sum("uproar_cpu_target_ratio") * 100.0;
-    let _ = writeln!(
-        text,
-        "\nSHARD  CPU  BUSY of {target:.0}%          PAUSE  CONNECTIONS  DELIVERIES/s  SOCKETS"
-    );
-    for shard in now.label_values("uproar_shard_up", "shard") {
-        let of = |name: &str| now.sum_where(name, "shard", &shard);
+    format!("SHARD  CPU  BUSY of {target:.0}%          PAUSE  CONNECTIONS  DELIVERIES/s  SOCKETS")
+}
+
+/// A line for each shard: first those that do not answer, then the busiest, if not all have room.
+fn shards(now: &Snapshot, last: Option<&Snapshot>, seconds: f64) -> Vec<String> {
+    let of = |name: &str, shard: &str| now.sum_where(name, "shard", shard);
+    let mut shards = now.label_values("uproar_shard_up", "shard");
+    let grave = |shard: &String| {
+        let is_up = of("uproar_shard_up", shard) > 0.0;
+        if is_up { of("uproar_shard_busy_ratio", shard) } else { f64::MAX }
+    };
+    if shards.len() > SHARDS_IN_ORDER {
+        shards.sort_by(|a, b| grave(b).total_cmp(&grave(a)));
+    }
+    let line = |shard: &String| {
+        let of = |name: &str| of(name, shard);
         if of("uproar_shard_up") == 0.0 {
-            let _ = writeln!(text, "{shard:>5}  does not answer");
-            continue;
+            return format!("{shard:>5}  does not answer");
         }
         let busy = of("uproar_shard_busy_ratio");
         let name = "uproar_deliveries_total";
-        let deliveries = before
-            .filter(|_| seconds > 0.0)
-            .map(|before| (of(name) - before.sum_where(name, "shard", &shard)) / seconds);
-        let _ = writeln!(
-            text,
+        let deliveries = last.and_then(|last| now.grown_where(last, name, "shard", shard));
+        format!(
             "{shard:>5}  {:>3}  {:>4.0}% {:10}  {:>7.2}  {:>11}  {:>12}  {:>7}",
             of("uproar_shard_cpu"),
             busy * 100.0,
             bar(busy),
             of("uproar_governor_pause_ratio"),
             short(of("uproar_connections")),
-            deliveries.map_or_else(|| "-".into(), short),
+            deliveries.map_or_else(|| "-".into(), |grown| short(grown / seconds)),
             short(of("uproar_ring_slots_used")),
-        );
-    }
+        )
+    };
+    shards.iter().map(line).collect()
 }
+
+/// Up to so many shards are shown by their number.
+const SHARDS_IN_ORDER: usize = 4;
 
 /// A share as up to ten marks.
 fn bar(share: f64) -> String {

@@ -9,5 +9,5 @@
 mod frame;
 mod snapshot;
 
-pub use frame::frame;
+pub use frame::{LEGEND, Size, frame};
 pub use snapshot::{HotRoom, HotRooms, NoReport, Snapshot};

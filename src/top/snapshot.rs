@@ -11,6 +11,9 @@ pub struct Snapshot {
     pub node: String,
     /// Its version.
     pub version: String,
+    /// The commit it was built of, if it says so.
+    #[serde(default)]
+    pub commit: Option<String>,
     /// Ready, or why not.
     pub state: String,
     /// Since when it runs, in seconds.
@@ -71,14 +74,37 @@ impl Snapshot {
     /// The sum over all samples of a metric.
     #[must_use]
     pub fn sum(&self, name: &str) -> f64 {
-        self.samples(name).map(|sample| sample.value).sum()
+        // A sum of floats begins with minus nothing.
+        self.samples(name).map(|sample| sample.value).sum::<f64>() + 0.0
     }
 
     /// The sum over the samples of a metric with this label.
     #[must_use]
     pub fn sum_where(&self, name: &str, label: &str, value: &str) -> f64 {
         let matches = |sample: &&Sample| sample.labels.get(label).is_some_and(|have| have == value);
-        self.samples(name).filter(matches).map(|sample| sample.value).sum()
+        self.samples(name).filter(matches).map(|sample| sample.value).sum::<f64>() + 0.0
+    }
+
+    /// What a counter grew by since `before`, over the series that both have: a shard that does not answer has none
+    /// now and counts for nothing. Nothing if none is in both.
+    #[must_use]
+    pub fn grown(&self, before: &Self, name: &str) -> Option<f64> {
+        let then: BTreeMap<_, _> = before.samples(name).map(|s| (&s.labels, s.value)).collect();
+        let grown =
+            |sample: &Sample| then.get(&sample.labels).map(|then| (sample.value - then).max(0.0));
+        self.samples(name).filter_map(grown).reduce(|a, b| a + b)
+    }
+
+    /// The same of the series with this label.
+    #[must_use]
+    pub fn grown_where(&self, before: &Self, name: &str, label: &str, value: &str) -> Option<f64> {
+        let of = |snapshot: &Self| {
+            let matches =
+                |sample: &&Sample| sample.labels.get(label).is_some_and(|have| have == value);
+            let mut values = snapshot.samples(name).filter(matches).map(|sample| sample.value);
+            values.next()
+        };
+        of(self).zip(of(before)).map(|(now, then)| (now - then).max(0.0))
     }
 
     /// The values of a label of a metric, numbers in their order.

@@ -17,6 +17,7 @@ use uproar_engine::report::Report;
 use super::drain::Phase;
 use super::node::Node;
 use super::readiness::State;
+use crate::version;
 use exposition::{Family, Kind, Number};
 pub(super) use exposition::{json, text};
 
@@ -45,9 +46,10 @@ fn node_families(node: &Node, reports: &[Option<Report>]) -> Vec<Family> {
     let mut build = Family::new(
         "uproar_build_info",
         Kind::Gauge,
-        "Always 1; the label is the version of the server.",
+        "Always 1; the labels are the version of the server and the commit it was built of.",
     );
-    build.sample(&[("version", env!("CARGO_PKG_VERSION").to_owned())], 1.into());
+    let labels = [("version", version::VERSION), ("commit", version::COMMIT)];
+    build.sample(&labels.map(|(label, text)| (label, text.to_owned())), 1.into());
     let mut not_ready = Family::new(
         "uproar_not_ready",
         Kind::Gauge,

@@ -1,0 +1,42 @@
+//! Which commit this is, for `--version`, `uproar_build_info` and the log.
+//!
+//! UPROAR_COMMIT says it where there is no repository (a package built of an archive); else git does;
+//! else it is unknown. Neither a clock nor the machine is read, so the same sources make the same binary.
+
+use std::path::Path;
+use std::process::Command;
+
+/// Digits of a commit that tell it from all others for a long time.
+const DIGITS: usize = 12;
+
+fn main() {
+    println!("cargo::rerun-if-env-changed=UPROAR_COMMIT");
+    let given = std::env::var("UPROAR_COMMIT").ok().filter(|commit| !commit.is_empty());
+    let commit = given.or_else(from_git).unwrap_or_else(|| "unknown".to_owned());
+    println!("cargo::rustc-env=UPROAR_COMMIT={commit}");
+}
+
+fn git(args: &[&str]) -> Option<String> {
+    let output = Command::new("git").args(args).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| text.trim().to_owned())
+}
+
+/// The commit checked out. Whether files differ from it is left out: that would build anew at every edit.
+fn from_git() -> Option<String> {
+    // An archive inside somebody else's repository is not of its commit.
+    let top = git(&["rev-parse", "--show-toplevel"])?;
+    let here = std::env::var("CARGO_MANIFEST_DIR").ok()?;
+    if Path::new(&top).canonicalize().ok()? != Path::new(&here).canonicalize().ok()? {
+        return None;
+    }
+    // HEAD names a branch or a commit; the branch moves with each commit, and so does the log of HEAD.
+    for file in ["HEAD", "logs/HEAD"] {
+        let path = git(&["rev-parse", "--git-path", file])?;
+        if Path::new(&path).exists() {
+            println!("cargo::rerun-if-changed={path}");
+        }
+    }
+    let commit = git(&["rev-parse", "HEAD"])?;
+    commit.get(..DIGITS).map(str::to_owned)
+}
