@@ -98,6 +98,30 @@ fn a_stuck_shard_stands_out() {
     assert!(text.lines().any(|line| line == "    1  does not answer"), "{text}");
 }
 
+/// A report is only as good as whoever sent it.
+#[test]
+fn nothing_of_a_report_can_steer_the_terminal() {
+    const EVIL: &str = "e\u{1b}[2J\u{9b}1m\u{202e}\u{2067}\n\u{85}";
+    let sample = labelled("uproar_drain_phase", "phase", EVIL, 1.0);
+    let up = labelled("uproar_shard_up", "shard", EVIL, 0.0);
+    let room = json!({
+        "event": EVIL, "viewers": 1, "comments_per_second": 1.0, "deliveries_per_second": 1.0,
+    });
+    let body = json!({
+        "node": EVIL, "version": EVIL, "state": EVIL, "uptime_seconds": 1,
+        "hot_rooms": { "by_viewers": [room], "by_comments": [room] },
+        "metrics": [{ "name": "all", "type": "gauge", "samples": [sample, up] }],
+    });
+    let now = Snapshot::parse(body.to_string().as_bytes()).unwrap();
+    let text = frame(&now, None);
+    let is_obeyed = |c: char| c.is_control() && c != '\n' || "\u{202e}\u{2067}".contains(c);
+    assert!(!text.contains(is_obeyed), "{text:?}");
+    assert!(text.contains("e\\u{1b}[2J"), "{text}");
+    let plain = body.to_string().replace(&json!(EVIL).to_string(), "\"plain\"");
+    let plain = Snapshot::parse(plain.as_bytes()).unwrap();
+    assert_eq!(text.lines().count(), frame(&plain, None).lines().count(), "no line of its own");
+}
+
 #[test]
 fn another_server_is_told_apart() {
     let why = Snapshot::parse(b"<html>").unwrap_err().to_string();

@@ -229,14 +229,15 @@ fn shards(now: &Snapshot, last: Option<&Snapshot>, seconds: f64) -> Vec<String> 
     }
     let line = |shard: &String| {
         let of = |name: &str| of(name, shard);
+        let label = terminal::line(shard);
         if of("uproar_shard_up") == 0.0 {
-            return format!("{shard:>5}  does not answer");
+            return format!("{label:>5}  does not answer");
         }
         let busy = of("uproar_shard_busy_ratio");
         let name = "uproar_deliveries_total";
         let deliveries = last.and_then(|last| now.grown_where(last, name, "shard", shard));
         format!(
-            "{shard:>5}  {:>3}  {:>4.0}% {:10}  {:>7.2}  {:>11}  {:>12}  {:>7}",
+            "{label:>5}  {:>3}  {:>4.0}% {:10}  {:>7.2}  {:>11}  {:>12}  {:>7}",
             of("uproar_shard_cpu"),
             busy * 100.0,
             bar(busy),
