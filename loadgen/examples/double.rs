@@ -1,11 +1,13 @@
 //! A test double: a small server that speaks PROTOCOL.md, well or, on request, badly.
 //!
-//! `double ADDRESS [FAULT ONE_IN | plain]` prints the address it listens on,
+//! `double ADDRESS [FAULT ONE_IN | plain | gathered | hang | mute]` prints the address it listens on,
 //! then serves until its standard input ends. With a fault, one delivery in ONE_IN is dropped (`drop`),
 //! swapped with the next (`reorder`), sent twice (`duplicate`), or changed (`rewrite`), one post is
-//! forgotten (`swallow`) or answered with an error (`refuse`), or all upgrades beyond that many are refused
-//! (`full`), so that tests can demand that the load generator notices. `plain` is another server altogether: it knows no protocol and sends
-//! every message to everyone who asked for the same path. It is one thread and no model of a fast server.
+//! forgotten (`swallow`), answered with an error (`refuse`) or appended twice (`twice`), or all upgrades beyond
+//! that many are refused (`full`), so that tests can demand that the load generator notices. `hang` never answers an
+//! upgrade, `mute` sends nothing after one. `plain` is another server altogether: it knows no protocol and sends
+//! every message to everyone who asked for the same path; `gathered` does the same with all messages of some
+//! milliseconds in one frame. It is one thread and no model of a fast server.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -32,8 +34,22 @@ enum Fault {
     Swallow,
     Refuse,
     Full,
+    Twice,
+    Hang,
+    Mute,
     Plain,
+    Gathered,
 }
+
+impl Fault {
+    /// Whether it speaks a protocol.
+    fn has_protocol(self) -> bool {
+        !matches!(self, Self::Plain | Self::Gathered | Self::Mute)
+    }
+}
+
+/// For so long a gathering server waits for more.
+const GATHERED: std::time::Duration = std::time::Duration::from_millis(60);
 
 type Frame = Rc<[u8]>;
 
@@ -47,6 +63,8 @@ struct Subscriber {
 #[derive(Debug, Default)]
 struct Room {
     log: Vec<Frame>,
+    /// Payloads of a gathering server that have not been sent, with commas between them.
+    gathered: Vec<u8>,
     subscribers: HashMap<u64, Subscriber>,
 }
 
@@ -73,7 +91,11 @@ fn main() {
         Some("swallow") => Fault::Swallow,
         Some("refuse") => Fault::Refuse,
         Some("full") => Fault::Full,
+        Some("twice") => Fault::Twice,
+        Some("hang") => Fault::Hang,
+        Some("mute") => Fault::Mute,
         Some("plain") => Fault::Plain,
+        Some("gathered") => Fault::Gathered,
         Some(other) => panic!("there is no fault {other}"),
     };
     let one_in = arguments.get(3).map_or(10_000, |text| text.parse().expect("a number"));
@@ -128,10 +150,16 @@ async fn session(mut stream: TcpStream, server: Shared) -> std::io::Result<()> {
         lines.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned())
     };
     let Some(key) = field("sec-websocket-key") else { return Ok(()) };
-    let is_full = {
+    let (is_full, is_hung) = {
         let server = server.borrow();
-        server.fault == Fault::Full && server.connections >= server.one_in
+        let is_full = server.fault == Fault::Full && server.connections >= server.one_in;
+        (is_full, server.fault == Fault::Hang)
     };
+    if is_hung {
+        // Until the client goes away.
+        while stream.read_buf(&mut bytes).await? > 0 {}
+        return Ok(());
+    }
     if is_full {
         return stream.write_all(b"HTTP/1.1 503 Service Unavailable\r\n\r\n").await;
     }
@@ -178,7 +206,7 @@ fn join(
         since.is_some(),
         room.subscribers.len() + 1
     );
-    if server.fault != Fault::Plain {
+    if server.fault.has_protocol() {
         // The receiver lives as long as the session that is being set up.
         let _ = outbox.send(text_frame(welcome.as_bytes()));
         for frame in &room.log[start..] {
@@ -209,7 +237,7 @@ async fn listen(
                 payload.iter().zip(mask.iter().cycle()).map(|(b, m)| b ^ m).collect();
             bytes.drain(..start + length as usize);
             match header.opcode {
-                OpCode::Data(Data::Text) => post(&mut server.borrow_mut(), event, number, &payload),
+                OpCode::Data(Data::Text) => gather_or_post(server, event, number, &payload),
                 OpCode::Control(Control::Close) => return Ok(()),
                 _ => {}
             }
@@ -219,17 +247,45 @@ async fn listen(
     }
 }
 
+/// A gathering server keeps a message; the first one begins the wait after which all leave together.
+fn gather_or_post(server: &Shared, event: &str, number: u64, payload: &[u8]) {
+    let mut locked = server.borrow_mut();
+    if locked.fault != Fault::Gathered {
+        return post(&mut locked, event, number, payload);
+    }
+    let Some(room) = locked.rooms.get_mut(event) else { return };
+    let is_first = room.gathered.is_empty();
+    room.gathered.push(if is_first { b'[' } else { b',' });
+    room.gathered.extend_from_slice(payload);
+    if !is_first {
+        return;
+    }
+    let (server, event) = (Rc::clone(server), event.to_owned());
+    tokio::task::spawn_local(async move {
+        tokio::time::sleep(GATHERED).await;
+        if let Some(room) = server.borrow_mut().rooms.get_mut(&event) {
+            let mut payload = std::mem::take(&mut room.gathered);
+            payload.push(b']');
+            broadcast(room, &payload);
+        }
+    });
+}
+
+/// Sends a message to everyone, as it is.
+fn broadcast(room: &Room, payload: &[u8]) {
+    let frame = text_frame(payload);
+    for subscriber in room.subscribers.values() {
+        // A receiver that is gone finds out by itself.
+        let _ = subscriber.outbox.send(Rc::clone(&frame));
+    }
+}
+
 fn post(server: &mut Server, event: &str, number: u64, payload: &[u8]) {
     let post: serde_json::Value = serde_json::from_slice(payload).unwrap_or_default();
     let (fault, one_in) = (server.fault, server.one_in);
     let Some(room) = server.rooms.get_mut(event) else { return };
     if fault == Fault::Plain {
-        let frame = text_frame(payload);
-        for subscriber in room.subscribers.values() {
-            // As below, a receiver that is gone finds out by itself.
-            let _ = subscriber.outbox.send(Rc::clone(&frame));
-        }
-        return;
+        return broadcast(room, payload);
     }
     server.posts += 1;
     let is_due = server.posts.is_multiple_of(one_in);
@@ -250,20 +306,35 @@ fn post(server: &mut Server, event: &str, number: u64, payload: &[u8]) {
         }
         _ => {}
     }
+    for number in 0..if fault == Fault::Twice && is_due { 2 } else { 1 } {
+        let ack = append(room, fault, (one_in, &mut server.deliveries), reference, &post);
+        if number == 0 {
+            answer(room, ack);
+        }
+    }
+}
+
+/// Appends a comment and sends it to everyone; its ack.
+fn append(
+    room: &mut Room,
+    fault: Fault,
+    (one_in, deliveries): (u64, &mut u64),
+    reference: &str,
+    post: &serde_json::Value,
+) -> String {
     let offset = room.log.len() + 1;
     let id = format!("01976543-2100-7567-aaf3-{offset:012x}");
     let text = post["text"].as_str().unwrap_or("");
     let comment = format!(
-        r#"{{"type":"comment","offset":{offset},"id":"{id}","time":1764000000000,"user":"v{number}","text":"{text}"}}"#
+        r#"{{"type":"comment","offset":{offset},"id":"{id}","time":1764000000000,"user":"u","text":"{text}"}}"#
     );
     let frame = text_frame(comment.as_bytes());
     let rewritten = text_frame(comment.replace("~upr", "~uPr").as_bytes());
     room.log.push(Rc::clone(&frame));
     let ack = format!(r#"{{"type":"ack","ref":"{reference}","id":"{id}","offset":{offset}}}"#);
-    answer(room, ack);
     for subscriber in room.subscribers.values_mut() {
-        server.deliveries += 1;
-        let is_due = fault != Fault::None && server.deliveries.is_multiple_of(one_in);
+        *deliveries += 1;
+        let is_due = fault != Fault::None && deliveries.is_multiple_of(one_in);
         let send = |frame: &Frame| drop(subscriber.outbox.send(Rc::clone(frame)));
         match fault {
             Fault::Drop if is_due => {}
@@ -279,6 +350,7 @@ fn post(server: &mut Server, event: &str, number: u64, payload: &[u8]) {
             drop(subscriber.outbox.send(held));
         }
     }
+    ack
 }
 
 fn text_frame(payload: &[u8]) -> Frame {

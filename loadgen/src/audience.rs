@@ -36,6 +36,15 @@ impl Audience {
         publishers.sort_by_key(|&(viewer, event)| (event, viewer));
         Self { event_of, publishers }
     }
+
+    /// Publishers of each event: fewer than asked for where an event has fewer viewers.
+    pub(crate) fn publishers_of(&self, events: u32) -> Vec<u32> {
+        let mut counts = vec![0; events as usize];
+        for &(_, event) in &self.publishers {
+            counts[event as usize] += 1;
+        }
+        counts
+    }
 }
 
 /// Viewers of each event: largest remainders, at least one each while there are enough.
@@ -87,5 +96,9 @@ mod tests {
         for &(viewer, event) in &audience.publishers {
             assert_eq!(audience.event_of[viewer as usize], event);
         }
+        assert_eq!(audience.publishers_of(20), [3; 20]);
+        let few = Parameters { viewers: 25, events: 20, publishers: 3, ..Parameters::default() };
+        let counts = Audience::new(&few).publishers_of(20);
+        assert_eq!((counts.iter().sum::<u32>(), counts.iter().min()), (25, Some(&1)));
     }
 }

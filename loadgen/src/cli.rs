@@ -7,9 +7,14 @@ use clap::{Parser, Subcommand};
 
 use crate::scenario::{Overrides, Scenario};
 
+/// What the last lines of `--help` and of the manual say.
+const CODES: &str = "Exit codes: 0 all was measured and held; 1 something did not hold, or the run was interrupted; 2 nothing \
+failed, but not everything was measured, or the run could not take place. SIGINT and SIGTERM end a run with what it has \
+measured. Memory is measured as root only. More: /usr/share/doc/uproar-loadgen/README.md.gz";
+
 /// Proves what a live-comment server serves: load with known schedule, every comment verified
 #[derive(Debug, Parser)]
-#[command(name = "uproar-loadgen", version, max_term_width = 100)]
+#[command(name = "uproar-loadgen", version, max_term_width = 100, after_long_help = CODES)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) task: Task,
@@ -26,6 +31,9 @@ pub(crate) enum Task {
     Floor(Floor),
     /// Run planes for coordinators on other hosts: `run --workers` there names this one
     Worker(Worker),
+    /// Print the manual page
+    #[command(hide = true)]
+    Man,
 }
 
 /// Two runs.
@@ -91,9 +99,12 @@ pub(crate) struct Run {
     /// Workers that run the load in place of this host: HOST:PORT,HOST:PORT
     #[arg(long, value_delimiter = ',')]
     pub(crate) workers: Vec<String>,
-    /// The server's process id; found by its listening socket by default
+    /// The server's process id; found by its listening socket by default, with all processes that hold it
     #[arg(long)]
     pub(crate) server_pid: Option<u32>,
+    /// Count the CPU and memory of --server-pid's descendants as the server's
+    #[arg(long, requires = "server_pid")]
+    pub(crate) server_children: bool,
     /// Folder for report.json, report.html and histograms
     #[arg(long)]
     pub(crate) out: Option<PathBuf>,

@@ -12,11 +12,6 @@ pub(crate) fn thread_cpu_us() -> u64 {
     nanoseconds(ClockId::ThreadCPUTime) / 1_000
 }
 
-/// CPU time of this process, in microseconds.
-pub(crate) fn process_cpu_us() -> u64 {
-    nanoseconds(ClockId::ProcessCPUTime) / 1_000
-}
-
 /// How long this thread was ready to run and had no CPU, in microseconds; 0 where the kernel does not say.
 pub(crate) fn thread_waited_us() -> u64 {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();

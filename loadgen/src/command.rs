@@ -74,6 +74,11 @@ pub(crate) enum Command {
         /// Publishers too.
         publishers_too: bool,
     },
+    /// The conductor's clock minus this host's, as it is now.
+    ClockOffset {
+        /// In nanoseconds.
+        ns: i64,
+    },
     /// Answer with the tally.
     Collect,
     /// Answer with the newest offset of each event.

@@ -1,8 +1,9 @@
 //! The course of a run: connect, fill, steps of posting, drains; watching both sides all along.
 //!
 //! A step posts at one rate for a measured window, then stops and waits until every viewer has
-//! everything (or the drain time is over), so each step is judged on its own. Rising rates are
-//! steps until a service level breaks.
+//! everything (or the drain time is over), so each step is judged on its own. One that says nothing about
+//! the server, because the client was at its limit or others were on the CPUs, is tried again. Rising
+//! rates are steps until a service level breaks, or until the load generator would be the limit.
 
 use std::time::Duration;
 
@@ -11,29 +12,26 @@ use hdrhistogram::Histogram;
 use crate::clock::now_ns;
 use crate::command::{Command, Leave};
 use crate::crew::{Crew, Silent};
-use crate::observer::{Observer, Snapshot};
+use crate::judge::Facts;
+use crate::observer::{self, Observer, Snapshot};
 use crate::probe::metrics;
 use crate::report::{Highest, Latency, Sample, Step};
 use crate::scenario::{Parameters, Scenario, Speak};
-use crate::slo::{Level, Measured};
+use crate::schedule::Arrivals;
+use crate::slo::{Level, Standing};
 use crate::tally::{Counters, Tally, Window};
 
 /// How often the planes are asked for their numbers.
 const LOOK: Duration = Duration::from_millis(250);
 /// A window begins this long after it is announced, so that every plane knows of it.
 const LEAD_NS: u64 = 100_000_000;
-/// Beyond this share of its CPU a load generator thread counts as saturated, in percent.
-const SATURATED_PERCENT: f64 = 90.0;
-/// A server whose CPUs others use this much was not measured alone, in percent.
-const DISTURBED_PERCENT: f64 = 15.0;
-/// A load generator thread that was ready this long and had no CPU was not measured alone either, in percent.
-const STARVED_PERCENT: f64 = 10.0;
-/// Posts later than this (99th percentile) mean that the load generator was, in seconds.
-const SLIPPAGE_MAX_SECS: f64 = 0.05;
 /// After this long not everyone comes back any more.
 const RETURN_SECS_MAX: f64 = 60.0;
 /// The knee is found when the rate that broke is at most this much above the one that held.
 const KNEE_PRECISION: f64 = 1.1;
+/// A rising rate stays below what would use this share of a load generator's CPU, in percent: beyond it the step
+/// would be the client's.
+const CLIENT_PERCENT_MAX: f64 = 85.0;
 
 /// Why a run ended early.
 #[derive(Debug, thiserror::Error)]
@@ -44,8 +42,8 @@ pub(crate) enum Abort {
     ServerGone,
     #[error("interrupted")]
     Interrupted,
-    #[error("only {live} of {wanted} viewers could connect{hint}")]
-    NotConnected { live: u64, wanted: u64, hint: String },
+    #[error("only {live} of {wanted} viewers could connect: {why}")]
+    NotConnected { live: u64, wanted: u64, why: String },
     #[error(
         "the server does not answer posts: {done} of {wanted} acknowledged while filling the logs"
     )]
@@ -77,6 +75,8 @@ pub(crate) struct Conductor<'a> {
     pub(crate) levels: &'a [Level],
     pub(crate) crew: &'a Crew,
     pub(crate) observer: &'a mut Observer,
+    /// Why the server's CPU says nothing here, if so.
+    pub(crate) cpu_distorted: Option<&'a str>,
     pub(crate) findings: &'a mut Findings,
 }
 
@@ -89,8 +89,15 @@ impl Conductor<'_> {
             self.fill()?;
         }
         self.connect(true)?;
-        let first = self.step("steady".to_owned(), parameters.rate, parameters.duration_secs)?;
-        if parameters.step_secs > 0.0 && first {
+        let mut standing = Standing::Holds;
+        for _ in 0..parameters.repeats {
+            let step = self.step_or_again("steady", parameters.rate, parameters.duration_secs)?;
+            standing = standing.and(step);
+            if standing == Standing::Broken {
+                return Ok(());
+            }
+        }
+        if parameters.step_secs > 0.0 && standing == Standing::Holds {
             self.rise()?;
         }
         Ok(())
@@ -109,8 +116,17 @@ impl Conductor<'_> {
         let is_settled = |tally: &Tally| tally.live + tally.counters.gave_up - given_up >= wanted;
         let tally = self.watch("connect", secs, is_settled)?;
         if tally.live < wanted {
-            let hint = tally.troubles.first().map(|text| format!(": {text}")).unwrap_or_default();
-            return Err(Abort::NotConnected { live: tally.live, wanted, hint });
+            let told = self.crew.judge()?;
+            let mut reasons = tally.troubles;
+            reasons.truncate(2);
+            reasons.extend(told.underway.explain());
+            let why = match reasons.is_empty() {
+                true => {
+                    format!("the pace of {} connects a second ran out of time", p.connects_per_sec)
+                }
+                false => reasons.join("; "),
+            };
+            return Err(Abort::NotConnected { live: tally.live, wanted, why });
         }
         Ok(())
     }
@@ -141,22 +157,41 @@ impl Conductor<'_> {
         let p = self.parameters;
         let mut held = p.rate;
         let mut broke: Option<f64> = None;
-        let mut best = 0;
+        let mut best = self.findings.steps.len() - 1;
         let mut stopped_by = format!("all {} steps held", p.steps_max);
         for _ in 0..p.steps_max {
-            let rate = match broke {
+            let mut rate = match broke {
                 None => held * p.step_factor,
                 Some(broke) if broke / held <= KNEE_PRECISION => break,
                 Some(broke) => (held * broke).sqrt(),
             };
-            let holds = self.step(format!("x{:.2}", rate / p.rate), rate, p.step_secs)?;
-            if holds {
-                held = rate;
-                best = self.findings.steps.len() - 1;
-                continue;
+            let client_max = held * self.client_room(best);
+            if rate > client_max {
+                if client_max / held <= KNEE_PRECISION {
+                    stopped_by = match broke {
+                        Some(_) => stopped_by,
+                        None => "beyond it the load generator would be the limit; the server may hold more".to_owned(),
+                    };
+                    break;
+                }
+                rate = client_max;
+            }
+            let label = format!("x{:.2}", rate / p.rate);
+            match self.step_or_again(&label, rate, p.step_secs)? {
+                Standing::Holds => {
+                    held = rate;
+                    best = self.findings.steps.len() - 1;
+                    continue;
+                }
+                Standing::Unmeasured => {
+                    let limit = self.findings.steps.last().map_or("", |step| step.limit.as_str());
+                    stopped_by = format!("{rate:.2} comments/s an event was not measured: {limit}");
+                    break;
+                }
+                Standing::Broken => {}
             }
             let step = self.findings.steps.last().expect("a step was just made");
-            let broken = step.verdicts.iter().find(|verdict| !verdict.holds);
+            let broken = step.verdicts.iter().find(|v| v.standing == Standing::Broken);
             let broken = match broken {
                 Some(verdict) => verdict.level.as_str(),
                 None if step.counters.posts_refused > 0 => "the server's limit of posts",
@@ -169,14 +204,39 @@ impl Conductor<'_> {
             }
             broke = Some(rate);
         }
-        let step = &self.findings.steps[best];
-        let (rate, deliveries_per_sec) = (step.rate, step.deliveries_per_sec);
-        self.findings.highest = Some(Highest { rate, deliveries_per_sec, stopped_by });
+        let Step { rate, offered_per_sec, deliveries_per_sec, .. } = self.findings.steps[best];
+        self.findings.highest =
+            Some(Highest { rate, offered_per_sec, deliveries_per_sec, stopped_by });
         Ok(())
     }
 
-    /// One measured window; says whether its levels held.
-    fn step(&mut self, label: String, rate: f64, secs: f64) -> Result<bool, Abort> {
+    /// By how much the rate of step `at` may rise before the load generator's CPU is the limit.
+    fn client_room(&self, at: usize) -> f64 {
+        let used = &self.findings.steps[at].loadgen;
+        CLIENT_PERCENT_MAX / used.gone_percent().max(used.busiest_percent).max(1.0)
+    }
+
+    /// A step, and the same again while it says nothing about the server and tries are left.
+    fn step_or_again(&mut self, name: &str, rate: f64, secs: f64) -> Result<Standing, Abort> {
+        for tries_left in (0..self.parameters.tries).rev() {
+            let is_name =
+                |step: &&Step| step.label == name || step.label.starts_with(&format!("{name}."));
+            let label = match self.findings.steps.iter().filter(is_name).count() {
+                0 => name.to_owned(),
+                before => format!("{name}.{}", before + 1),
+            };
+            let standing = self.step(label, rate, secs)?;
+            let step = self.findings.steps.last_mut().expect("a step was just made");
+            if standing != Standing::Unmeasured || !step.is_distorted || tries_left == 0 {
+                return Ok(standing);
+            }
+            step.is_repeated = true;
+        }
+        Ok(Standing::Unmeasured)
+    }
+
+    /// One measured window, and what it amounts to.
+    fn step(&mut self, label: String, rate: f64, secs: f64) -> Result<Standing, Abort> {
         let p = self.parameters;
         let before = self.crew.judge()?;
         let warm_ns = (p.warmup_secs * 1e9) as u64;
@@ -190,9 +250,9 @@ impl Conductor<'_> {
         let start = self.observer.snapshot();
         let start_tally = self.look(&label)?;
         let returns_secs = self.hold(&label, window_ns, secs)?;
-        let memory = self.observer.memory();
         let end_tally = self.look(&label)?;
         let end = self.observer.snapshot();
+        let memory = self.observer.memory_facts(end_tally.live);
         self.crew.tell(&Command::Rate { per_event: 0.0, from_ns });
         let tally = self.drain()?;
         let window = tally.windows.get(window).cloned();
@@ -201,13 +261,12 @@ impl Conductor<'_> {
         // What is lost is what is lost now; a tail judged earlier may have come since.
         counters.lost = tally.counters.lost.saturating_sub(before.counters.lost);
         counters.posts_unanswered = tally.counters.posts_unanswered;
-        let shares = Shares { start, end, start_tally, end_tally, memory, missing: tally.missing };
-        let step =
-            self.judge_step(label, rate, counters, tally.live, &window, returns_secs, &shares);
-        let holds = step.holds;
+        let ends = Ends { start, end, start_tally, end_tally, memory, returns_secs };
+        let step = self.judge_step(label, (rate, secs), counters, &tally, &window, ends);
+        let standing = step.standing;
         self.findings.histograms.push((step.label.clone(), window.latency));
         self.findings.steps.push(step);
-        Ok(holds)
+        Ok(standing)
     }
 
     /// Lets the window pass, with whatever the scenario does in it.
@@ -267,107 +326,95 @@ impl Conductor<'_> {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one call, and each is another fact")]
+    /// A window's measurements and what they amount to.
     fn judge_step(
         &self,
         label: String,
-        rate: f64,
+        (rate, window_secs): (f64, f64),
         counters: Counters,
-        connections: u64,
+        tally: &Tally,
         window: &Window,
-        returns_secs: Vec<f64>,
-        shares: &Shares,
+        ends: Ends,
     ) -> Step {
-        let Shares { start, end, start_tally, end_tally, memory, missing } = shares;
+        let p = self.parameters;
+        let Ends { start, end, start_tally, end_tally, memory, returns_secs } = ends;
         let secs = (end.time_ns - start.time_ns) as f64 / 1e9;
+        let connections = tally.live;
         let in_window = end_tally.counters.since(&start_tally.counters);
         let deliveries = (in_window.deliveries + in_window.deliveries_slow) as f64;
-        let per_delivery = |us: f64| (deliveries > 0.0).then(|| us / deliveries);
+        let used_us = |tally: &Tally| tally.planes.iter().map(|plane| plane.cpu_us).sum::<u64>();
         let loadgen = crate::report::LoadgenUse {
-            busiest_percent: (end_tally.cpu_us_max - start_tally.cpu_us_max) as f64 / secs / 1e4,
-            starved_percent: (end_tally.waited_us_max - start_tally.waited_us_max) as f64
-                / secs
-                / 1e4,
-            us_per_delivery: per_delivery((end_tally.cpu_us - start_tally.cpu_us) as f64),
+            us_per_delivery: (deliveries > 0.0).then(|| {
+                used_us(&end_tally).saturating_sub(used_us(&start_tally)) as f64 / deliveries
+            }),
             slippage_p99_secs: window.slippage.value_at_quantile(0.99) as f64 / 1e6,
+            ..observer::loadgen_use(&start_tally.planes, &end_tally.planes, secs)
         };
-        let server = self.observer.server_use(start, end, memory, connections, deliveries);
+        let server = self.observer.server_use(&start, &end, connections, deliveries);
         let metrics = metrics::growth(&start.metrics, &end.metrics);
         let shards_percent = metrics::shards_percent(&metrics, secs);
-        let shards_mean = shards_percent.iter().sum::<f64>() / shards_percent.len() as f64;
         let growth = crate::growth::of(&self.findings.samples, &label);
-        let measured = Measured {
+        let samples = self.findings.samples.iter().filter(|sample| sample.phase == label);
+        let looks: Vec<f64> = samples.filter_map(|sample| sample.bytes_per_connection).collect();
+        let stated = rate * f64::from(p.events) * window_secs;
+        let publishers = f64::from(p.publishers) * f64::from(p.events);
+        // Each publisher's phase is random, and of a Poisson process every interval is.
+        let noise = 1.0 + 4.0 * publishers.min(stated).sqrt();
+        let facts = Facts {
             latency: &window.latency,
             counters: &counters,
+            missing: tally.missing,
             connections,
-            // Of a server elsewhere only what it says of itself.
-            cpu_percent: server
-                .as_ref()
-                .map(|server| server.cpu_percent)
-                .or((!shards_percent.is_empty()).then_some(shards_mean)),
-            // Less than nothing: others' sockets came or went meanwhile.
-            memory_bytes: server
-                .as_ref()
-                .filter(|s| s.kernel_bytes_per_connection >= 0.0)
-                .map(|s| s.user_bytes_per_connection + s.kernel_bytes_per_connection),
+            viewers: p.viewers.into(),
+            closed_slow: self.closed_slow(),
+            posts_stated: stated,
+            posts: window.posts,
+            posts_noise: match p.arrivals {
+                Arrivals::Fixed => noise,
+                Arrivals::Poisson => noise + 4.0 * stated.sqrt(),
+            },
+            deliveries,
+            loadgen: &loadgen,
+            server: server.as_ref(),
+            shards_percent: &shards_percent,
+            cpu_distorted: self.cpu_distorted,
+            memory: &memory,
+            memory_looks: &looks,
             growth_bytes: growth.map(|growth| growth.bytes),
-            logs_percent: metrics::logs_percent(&end.metrics),
+            logs_percent: match (p.admin.as_str(), metrics::logs_percent(&end.metrics)) {
+                (_, Some(percent)) => Ok(percent),
+                ("", None) => Err("it needs --admin".to_owned()),
+                (_, None) => Err("the server's metrics do not say it".to_owned()),
+            },
         };
-        let verdicts: Vec<_> = self.levels.iter().map(|level| level.judge(measured)).collect();
-        let is_clean = counters.lost == 0
-            && counters.duplicates == 0
-            && counters.reordered == 0
-            && counters.disagreements == 0
-            && counters.protocol_errors == 0
-            && counters.closed_unexpectedly == 0
-            && counters.resumes_incomplete == 0
-            && counters.posts_refused == 0
-            && counters.posts_unanswered == 0
-            && connections + self.closed_slow() >= u64::from(self.parameters.viewers);
-        // What no load excuses: late and announced is not among it.
-        let unannounced = counters.lost.saturating_sub(counters.gap_comments + missing);
-        let is_sound = unannounced == 0
-            && counters.duplicates == 0
-            && counters.reordered == 0
-            && counters.disagreements == 0
-            && counters.protocol_errors == 0;
-        let is_client_limited = loadgen.busiest_percent >= SATURATED_PERCENT
-            || loadgen.starved_percent >= STARVED_PERCENT
-            || loadgen.slippage_p99_secs > SLIPPAGE_MAX_SECS;
-        let is_server_limited = server.as_ref().is_some_and(|s| s.cpu_percent >= SATURATED_PERCENT)
-            || shards_percent.iter().any(|&percent| percent >= SATURATED_PERCENT);
-        let disturbed_percent = server.as_ref().map_or(0.0, |server| server.disturbed_percent);
-        let limit = match (is_client_limited, is_server_limited) {
-            (true, false) => "client-limited".to_owned(),
-            (true, true) => "both saturated".to_owned(),
-            (false, true) => "server saturated".to_owned(),
-            (false, false) if server.is_none() && shards_percent.is_empty() => {
-                "server not measured".to_owned()
-            }
-            (false, false) if disturbed_percent >= DISTURBED_PERCENT => {
-                format!("disturbed: others took {disturbed_percent:.0} % of the server's CPUs")
-            }
-            (false, false) => "nobody saturated".to_owned(),
-        };
+        let judgement = facts.judge(self.levels);
+        let least = looks.iter().copied().reduce(f64::min);
         Step {
             label,
             rate,
             secs,
             connections,
-            deliveries_per_sec: deliveries / secs,
+            deliveries_per_sec: window.in_time as f64 / window_secs,
+            offered_per_sec: rate * f64::from(p.viewers),
+            posts_stated_per_sec: stated / window_secs,
+            posts_per_sec: window.posts as f64 / window_secs,
             latency: Latency::of(&window.latency),
-            is_sound,
-            holds: is_clean && verdicts.iter().all(|verdict| verdict.holds),
+            is_sound: judgement.is_sound,
+            standing: judgement.standing,
             metrics,
             shards_percent,
-            limit,
-            is_client_limited: is_client_limited && !is_server_limited,
+            limit: judgement.limit,
+            is_client_limited: judgement.is_client_limited,
+            is_distorted: judgement.is_distorted,
+            is_repeated: false,
+            memory: judgement.memory_bytes,
+            memory_range: least.zip(looks.iter().copied().reduce(f64::max)),
+            verdicts: judgement.verdicts,
             counters,
             server,
             loadgen,
             growth,
             returns_secs,
-            verdicts,
         }
     }
 
@@ -428,12 +475,12 @@ impl Conductor<'_> {
 
 /// Both ends of a window.
 #[derive(Debug)]
-struct Shares {
+struct Ends {
     start: Snapshot,
     end: Snapshot,
     start_tally: Tally,
     end_tally: Tally,
-    memory: crate::observer::Memory,
-    /// Comments that had not come when the step's drain was over.
-    missing: u64,
+    memory: crate::memory::Facts,
+    /// Seconds from each bounce until everyone was back.
+    returns_secs: Vec<f64>,
 }

@@ -18,7 +18,9 @@ mod crew;
 mod floor;
 mod growth;
 mod interrupt;
+mod judge;
 mod marker;
+mod memory;
 mod observer;
 mod pinning;
 mod plane;
@@ -34,24 +36,45 @@ mod tally;
 mod verify;
 mod wire;
 
+use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
-/// 0: all held. 1: something did not hold. 2: the run could not take place.
+use report::Outcome;
+
+/// 0: all held. 1: something did not hold. 2: nothing failed, but not everything was measured, or nothing could be.
 fn main() -> ExitCode {
+    let held = |held: bool| if held { Outcome::Passed } else { Outcome::Failed };
     let done = match cli::Cli::parse().task {
         cli::Task::Run(options) => run::run(&options),
-        cli::Task::Compare(options) => report::compare::run(&options),
-        cli::Task::Floor(options) => run::floor(&options),
-        cli::Task::Worker(options) => run::work(&options).map(|()| true),
+        cli::Task::Compare(options) => report::compare::run(&options).map(|()| Outcome::Passed),
+        cli::Task::Floor(options) => run::floor(&options).map(held),
+        cli::Task::Worker(options) => run::work(&options).map(|()| Outcome::Passed),
+        cli::Task::Man => man().map(|()| Outcome::Passed),
     };
     match done {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(1),
+        Ok(outcome) => ExitCode::from(outcome as u8),
         Err(text) => {
             eprintln!("uproar-loadgen: {text}");
             ExitCode::from(2)
         }
     }
+}
+
+/// The manual page: the command, its scenarios' flags included.
+fn man() -> Result<(), String> {
+    let command = cli::Cli::command();
+    let run = command.find_subcommand("run").expect("there is a command `run`").clone();
+    let pages = [command, run.name("uproar-loadgen run")];
+    let mut text = Vec::new();
+    for (page, at) in pages.into_iter().zip(0..) {
+        let page = clap_mangen::Man::new(page);
+        let written = match at {
+            0 => page.render(&mut text),
+            _ => page.render_options_section(&mut text),
+        };
+        written.map_err(|error| error.to_string())?;
+    }
+    std::io::stdout().write_all(&text).map_err(|error| format!("cannot write the page: {error}"))
 }

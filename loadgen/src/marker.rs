@@ -60,17 +60,23 @@ impl MarkerFinder {
 
     /// The first marker in `payload`, if there is a whole one.
     pub(crate) fn find(&self, payload: &[u8]) -> Option<Marker> {
+        self.find_at(payload).map(|(_, marker)| marker)
+    }
+
+    /// The same and where it begins.
+    pub(crate) fn find_at(&self, payload: &[u8]) -> Option<(usize, Marker)> {
         let at = self.0.find(payload)?;
         let body = payload.get(at + LEAD.len()..at + MARKER_BYTES)?;
         if body[34] != b'~' {
             return None;
         }
-        Some(Marker {
+        let marker = Marker {
             run: read_hex(&body[..4])? as u16,
             publisher: read_hex(&body[4..10])? as u32,
             sequence: read_hex(&body[10..18])? as u32,
             due_ns: read_hex(&body[18..34])?,
-        })
+        };
+        Some((at, marker))
     }
 }
 

@@ -5,38 +5,23 @@ use std::io::{IsTerminal, Write};
 use hdrhistogram::Histogram;
 
 use crate::cli::Progress;
-use crate::clock::{now_ns, process_cpu_us};
+use crate::clock::now_ns;
 use crate::interrupt::Interrupt;
+use crate::memory::{self, Memory};
 use crate::probe::calibrate::Calibration;
 use crate::probe::cpus::Others;
-use crate::probe::kernel::KernelMemory;
 use crate::probe::metrics::{self, Metrics};
 use crate::probe::process::{CpuTime, Process};
-use crate::report::{Sample, ServerUse, table::time};
-use crate::tally::{Counters, Tally, latency_histogram};
+use crate::report::{LoadgenUse, Sample, ServerUse, table::time};
+use crate::tally::{Counters, PlaneUse, Tally, latency_histogram};
 
-/// Both sides' CPU at one instant.
+/// The server at one instant.
 #[derive(Clone, Debug)]
 pub(crate) struct Snapshot {
     pub(crate) time_ns: u64,
     cpu: CpuTime,
     others: Others,
     pub(crate) metrics: Metrics,
-}
-
-/// The server's memory at one instant.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Memory {
-    pss_bytes: u64,
-    kernel: KernelMemory,
-}
-
-impl Memory {
-    /// By how much the kernel's books have grown, both ends of connections, in bytes.
-    fn kernel_growth(&self, earlier: &Self) -> f64 {
-        let tcp = self.kernel.tcp_bytes as f64 - earlier.kernel.tcp_bytes as f64;
-        self.kernel.slab_growth(&earlier.kernel) as f64 + tcp
-    }
 }
 
 /// The watcher.
@@ -46,8 +31,8 @@ pub(crate) struct Observer {
     admin: String,
     calibration: Option<Calibration>,
     interrupt: Interrupt,
-    /// Whether workers run the load, so that this process's CPU says nothing.
-    is_remote: bool,
+    /// Ends of each connection that are on this host.
+    ends: u32,
     /// Before the first connection.
     baseline: Memory,
     progress: Progress,
@@ -55,7 +40,7 @@ pub(crate) struct Observer {
     last_ns: u64,
     last_counters: Counters,
     last_cpu: CpuTime,
-    last_loadgen_us: u64,
+    last_planes: Vec<PlaneUse>,
     /// Latencies since the last sample.
     recent: Histogram<u64>,
 }
@@ -67,7 +52,7 @@ impl Observer {
         calibration: Option<Calibration>,
         progress: Progress,
         interrupt: Interrupt,
-        is_remote: bool,
+        ends: u32,
     ) -> Self {
         let mut observer = Self {
             baseline: Memory::default(),
@@ -78,12 +63,12 @@ impl Observer {
             admin: admin.to_owned(),
             calibration,
             interrupt,
-            is_remote,
+            ends,
             started_ns: now_ns(),
             last_ns: now_ns(),
             last_counters: Counters::default(),
             last_cpu: server.as_ref().map(Process::cpu_time).unwrap_or_default(),
-            last_loadgen_us: process_cpu_us(),
+            last_planes: Vec::new(),
             recent: latency_histogram(),
             server,
         };
@@ -113,7 +98,7 @@ impl Observer {
             admin => metrics::fetch(admin).unwrap_or_default(),
         };
         Snapshot {
-            others: self.server.as_ref().map(|s| Others::now(s.pid)).unwrap_or_default(),
+            others: self.server.as_ref().map(|s| Others::now(&s.pids())).unwrap_or_default(),
             time_ns: now_ns(),
             cpu: self.server.as_ref().map(Process::cpu_time).unwrap_or_default(),
             metrics,
@@ -121,9 +106,22 @@ impl Observer {
     }
 
     /// Memory of the server now.
-    pub(crate) fn memory(&self) -> Memory {
-        let pss_bytes = self.server.as_ref().map_or(0, Process::pss_bytes);
-        Memory { pss_bytes, kernel: KernelMemory::now() }
+    fn memory(&self) -> Memory {
+        Memory::now(self.server.as_ref())
+    }
+
+    /// What is known of the server's memory, with `connections` open.
+    pub(crate) fn memory_facts(&self, connections: u64) -> memory::Facts {
+        let now = self.memory();
+        memory::Facts {
+            is_local: self.server.is_some(),
+            has_user: now.user_bytes.is_some(),
+            has_kernel: now.kernel.is_some(),
+            connections,
+            ends: self.ends,
+            is_calibrated: self.calibration.is_some() || self.ends == 1,
+            sockets_grown: now.sockets_grown(&self.baseline).unwrap_or(0.0),
+        }
     }
 
     /// What the server used between two snapshots.
@@ -131,36 +129,50 @@ impl Observer {
         &self,
         start: &Snapshot,
         end: &Snapshot,
-        memory: &Memory,
         connections: u64,
         deliveries: f64,
     ) -> Option<ServerUse> {
         let server = self.server.as_ref()?;
         let micros = (end.time_ns - start.time_ns) as f64 / 1e3;
-        let percent = |after: u64, before: u64| (after - before) as f64 / micros * 100.0;
-        let process_percent = percent(end.cpu.process_us, start.cpu.process_us);
-        let unused_percent = percent(end.cpu.unused_us, start.cpu.unused_us);
-        let busy_percent = (100.0 * server.cpus.len() as f64 - unused_percent).max(process_percent);
-        let others_percent = percent(end.others.used_us(&start.others, &server.cpus), 0);
-        let used_percent = (busy_percent - others_percent).max(process_percent);
+        let own_us = end.cpu.used_us(&start.cpu);
+        let (others_us, others_name) = match server.is_pinned {
+            true => end.others.used_us(&start.others, &server.cpus),
+            // Where it may run anywhere, others elsewhere are not in its way.
+            false => (0, None),
+        };
+        let shares = end.cpu.books.shares(&start.cpu.books, own_us, others_us);
         let cpus = server.cpus.len().max(1) as f64;
-        let cpu_percent = used_percent / cpus;
-        let disturbed_percent = others_percent / cpus;
-        let process_us = (end.cpu.process_us - start.cpu.process_us) as f64;
-        let each = |bytes: f64| bytes / connections.max(1) as f64;
-        let client_half = self.calibration.map_or(0.0, |c| c.client_half_bytes);
-        let grown = |after: u64, before: u64| after as f64 - before as f64;
-        let kernel = memory.kernel_growth(&self.baseline);
+        let own_percent = own_us as f64 / micros / cpus * 100.0;
+        // Softirqs can only be told apart on CPUs that are the server's.
+        let cpu_percent = if server.is_pinned { shares.own_percent } else { own_percent };
+        let (busiest_us, starved_us) = end.cpu.most_us(&start.cpu);
+        let memory = self.memory();
+        let each = self.memory_each(&memory, connections);
         Some(ServerUse {
+            pid: server.pid,
+            is_pinned: server.is_pinned,
             cpu_percent,
-            process_percent,
-            busy_percent,
-            disturbed_percent,
-            cpu_us_per_delivery: (deliveries > 0.0).then(|| process_us / deliveries),
-            pss_bytes: memory.pss_bytes,
-            user_bytes_per_connection: each(grown(memory.pss_bytes, self.baseline.pss_bytes)),
-            kernel_bytes_per_connection: each(kernel) - client_half,
+            own_percent,
+            busy_percent: shares.used_percent,
+            others_percent: shares.others_percent,
+            others_name: others_name.map(str::to_owned),
+            stolen_percent: shares.stolen_percent,
+            busiest_thread_percent: busiest_us as f64 / micros * 100.0,
+            starved_percent: starved_us as f64 / micros * 100.0,
+            cpu_us_per_delivery: (deliveries > 0.0)
+                .then(|| cpu_percent / 100.0 * cpus * micros / deliveries),
+            pss_bytes: memory.user_bytes,
+            user_bytes_per_connection: each.map(|(user, _)| user),
+            kernel_bytes_per_connection: each.map(|(_, kernel)| kernel),
         })
+    }
+
+    /// A connection's bytes, user and kernel, the client half taken away.
+    fn memory_each(&self, memory: &Memory, connections: u64) -> Option<(f64, f64)> {
+        let connections = (connections > 0).then_some(connections as f64)?;
+        let client_half = self.calibration.map_or(0.0, |c| c.client_half_bytes);
+        let user = memory.user_growth(&self.baseline)? / connections;
+        Some((user, memory.kernel_growth(&self.baseline)? / connections - client_half))
     }
 
     /// Takes a look's numbers in; a sample once a second.
@@ -173,21 +185,27 @@ impl Observer {
         }
         let counters = tally.counters.since(&self.last_counters);
         let cpu = self.server.as_ref().map(Process::cpu_time).unwrap_or_default();
-        let loadgen_us = process_cpu_us();
         let memory = self.memory();
         let quantile = |q: f64| match self.recent.is_empty() {
             true => 0.0,
             false => self.recent.value_at_quantile(q) as f64 / 1e6,
         };
-        let server_us = cpu.process_us.saturating_sub(self.last_cpu.process_us);
-        let kernel = memory.kernel_growth(&self.baseline);
-        let client_half = self.calibration.map_or(0.0, |c| c.client_half_bytes);
-        let user = memory.pss_bytes as f64 - self.baseline.pss_bytes as f64;
-        let bytes_per_connection = (self.server.is_some() && tally.live > 0)
-            .then(|| (user + kernel) / tally.live as f64 - client_half);
+        let server_cpu_percent = self.server.as_ref().map(|server| {
+            let own_us = cpu.used_us(&self.last_cpu);
+            let cpus = server.cpus.len().max(1) as f64;
+            match server.is_pinned {
+                true => cpu.books.shares(&self.last_cpu.books, own_us, 0).own_percent,
+                false => own_us as f64 / secs / cpus / 1e4,
+            }
+        });
+        let loadgen_cpu_percent = (!self.last_planes.is_empty())
+            .then(|| loadgen_use(&self.last_planes, &tally.planes, secs).gone_percent());
+        let each = self.memory_each(&memory, tally.live);
         let sample = Sample {
-            bytes_per_connection,
+            bytes_per_connection: each.map(|(user, kernel)| user + kernel),
+            user_bytes_per_connection: each.map(|(user, _)| user),
             secs: (now - self.started_ns) as f64 / 1e9,
+            span_secs: secs,
             phase: phase.to_owned(),
             connections: tally.live,
             posts_per_sec: counters.posts as f64 / secs,
@@ -195,17 +213,18 @@ impl Observer {
             p50: quantile(0.5),
             p99: quantile(0.99),
             max: self.recent.max() as f64 / 1e6,
-            server_cpu_percent: self.server.is_some().then(|| server_us as f64 / secs / 1e4),
-            loadgen_cpu_percent: (!self.is_remote)
-                .then(|| (loadgen_us - self.last_loadgen_us) as f64 / secs / 1e4),
-            user_bytes: self.server.is_some().then_some(memory.pss_bytes),
-            kernel_bytes: self.server.is_some().then_some(kernel.max(0.0) as u64),
+            server_cpu_percent,
+            loadgen_cpu_percent,
+            user_bytes: memory.user_bytes,
+            kernel_bytes: (memory.kernel_growth(&self.baseline))
+                .filter(|_| self.server.is_some())
+                .map(|bytes| bytes.max(0.0) as u64),
         };
         self.recent.reset();
         self.last_ns = now;
         self.last_counters = tally.counters.clone();
         self.last_cpu = cpu;
-        self.last_loadgen_us = loadgen_us;
+        self.last_planes.clone_from(&tally.planes);
         self.show(&sample, tally);
         Some(sample)
     }
@@ -248,8 +267,42 @@ impl Observer {
     }
 }
 
+/// What the planes used between two tallies `secs` apart. Each is compared with itself; the CPU that had least left and
+/// the thread that was busiest may be different ones.
+pub(crate) fn loadgen_use(start: &[PlaneUse], end: &[PlaneUse], secs: f64) -> LoadgenUse {
+    let mut most = LoadgenUse::default();
+    for (before, after) in start.iter().zip(end) {
+        let percent = |after: u64, before: u64| after.saturating_sub(before) as f64 / secs / 1e4;
+        let own_us = after.cpu_us.saturating_sub(before.cpu_us);
+        let shares = after.books.shares(&before.books, own_us, 0);
+        most.busiest_percent = most.busiest_percent.max(percent(after.cpu_us, before.cpu_us));
+        most.starved_percent = most.starved_percent.max(percent(after.waited_us, before.waited_us));
+        if shares.used_percent + shares.stolen_percent >= most.cpu_percent + most.stolen_percent {
+            most.cpu = after.cpu;
+            (most.cpu_percent, most.stolen_percent) = (shares.used_percent, shares.stolen_percent);
+        }
+    }
+    most
+}
+
 /// Columns of the terminal that standard error is.
 fn terminal_columns() -> usize {
     let size = rustix::termios::tcgetwinsize(std::io::stderr());
     size.map_or(80, |size| usize::from(size.ws_col)).max(40)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_thread_is_compared_with_itself() {
+        let plane =
+            |cpu, cpu_us, waited_us| PlaneUse { cpu, cpu_us, waited_us, ..PlaneUse::default() };
+        // The one that had used most before is idle now; totals' maxima would say 10 %.
+        let start = [plane(0, 9_000_000, 5_000_000), plane(1, 100_000, 0)];
+        let end = [plane(0, 9_000_000, 5_000_000), plane(1, 1_050_000, 300_000)];
+        let most = loadgen_use(&start, &end, 1.0);
+        assert_eq!((most.busiest_percent.round(), most.starved_percent.round()), (95.0, 30.0));
+    }
 }

@@ -14,11 +14,15 @@ use crate::observer::Observer;
 use crate::pinning;
 use crate::plane::PlanePlan;
 use crate::probe::calibrate::calibrate;
+use crate::probe::kernel::KernelMemory;
 use crate::probe::metrics;
-use crate::probe::process::Process;
+use crate::probe::process::{self, Process};
 use crate::remote::{self, Setup};
-use crate::report::{FORMAT, Latency, Machine, Report, Unfinished, files, table};
-use crate::scenario::{Parameters, Speak};
+use crate::report::{
+    self, FORMAT, Latency, Machine, Outcome, Report, Step, Unfinished, files, table,
+};
+use crate::scenario::{Parameters, Scenario, Speak};
+use crate::slo::Standing;
 use crate::sources::Sources;
 use crate::tally::Tally;
 use crate::wire::{Dialect, Templates};
@@ -28,19 +32,38 @@ const MEMORY_METHOD: &str = "user: growth of the server's PSS (smaps_rollup) sin
 connection; kernel: growth of the live objects of all slab caches but those of files, processes and TIME_WAIT, \
 each with its share of the slab's pages (slabinfo; caches that shrank are left out), and of TCP buffers (sockstat) on this host, less the client half of \
 each connection, which is measured before the run: pairs of plain sockets whose client ends are reset leave the cost \
-of an accepted end, pairs with a viewer's client end then tell that end's; read under load at the end of each window";
+of an accepted end, pairs with a viewer's client end then tell that end's; the median of a look a second under load; \
+none without root, with fewer than 1,000 connections, beside others' sockets, or when the looks differ";
+/// Why CPU is not measured in a proof on loopback.
+const LOOPBACK: &str = "on loopback the server's CPU does the viewers' half of TCP as well; run scripts/prove-50k \
+as root, which measures between two network namespaces";
 /// How clocks are compared; part of every report.
 const CLOCK_METHOD: &str =
     "CLOCK_MONOTONIC of this host for due instants and receipts; error below a microsecond";
 
-/// Runs a scenario; says whether everything held.
-pub(crate) fn run(options: &Run) -> Result<bool, String> {
+/// Runs a scenario; what it ends with is what the process does.
+pub(crate) fn run(options: &Run) -> Result<Outcome, String> {
     let mut parameters = Parameters::of(options.scenario);
     options.overrides.clone().apply(&mut parameters);
     if options.print {
         println!("{}", parameters.lines().join("\n"));
-        return Ok(true);
+        return Ok(Outcome::Passed);
     }
+    let Some(folder) = &options.out else { return run_with(options, parameters) };
+    files::prepare(folder)
+        .map_err(|error| format!("cannot write to {} of --out: {error}", folder.display()))?;
+    let done = run_with(options, parameters);
+    if let Err(why) = &done
+        && !folder.join("report.json").exists()
+    {
+        files::write_refusal(folder, why).map_err(|error| {
+            format!("{why}; and cannot say so in {}: {error}", folder.display())
+        })?;
+    }
+    done
+}
+
+fn run_with(options: &Run, mut parameters: Parameters) -> Result<Outcome, String> {
     parameters.check(options.scenario)?;
     let levels = crate::slo::parse(&parameters.slo)?;
     let started_unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -48,22 +71,24 @@ pub(crate) fn run(options: &Run) -> Result<bool, String> {
     if parameters.event_prefix.is_empty() {
         parameters.event_prefix = format!("run{run:04x}-");
     }
-    if let Some(folder) = &options.out {
-        files::prepare(folder)
-            .map_err(|error| format!("cannot write to {} of --out: {error}", folder.display()))?;
-    }
     let target = resolve(&parameters.target)?;
     reach(target)?;
     reach_admin(&parameters.admin)?;
     let called = remote::call(&options.workers)?;
     let descriptors_max = raise_descriptors()?;
+    let allowed = pinning::allowed()?;
     let cpus = take_cpus(&options.cpus)?;
-    let server = find_server(options.server_pid, target)?;
+    let server = find_server(options, target, &allowed)?;
     // With workers this host's CPUs are not the planes'.
-    if let Some(server) = server.as_ref().filter(|_| options.workers.is_empty())
+    if let Some(server) =
+        server.as_ref().filter(|server| options.workers.is_empty() && server.is_pinned)
         && let Some(warning) = pinning::overlap(&cpus, &server.cpus)
     {
         eprintln!("uproar-loadgen: {warning}");
+    }
+    let is_root = KernelMemory::now().is_some();
+    if server.is_some() && !is_root {
+        eprintln!("uproar-loadgen: memory is not measured, as only root may read /proc/slabinfo");
     }
     let setup = Setup {
         parameters: parameters.clone(),
@@ -74,42 +99,33 @@ pub(crate) fn run(options: &Run) -> Result<bool, String> {
         clock_offset_ns: 0,
     };
     let mut calibration = match &server {
-        Some(_) => Some(
+        Some(_) if is_root => Some(
             calibrate(parameters.viewers, descriptors_max)
                 .map_err(|error| format!("the calibration failed: {error}"))?,
         ),
-        None => None,
+        _ => None,
     };
     let own_before = own_pss_bytes();
     let is_remote = !options.workers.is_empty();
-    let mut clock_method = CLOCK_METHOD.to_owned();
+    let mut ends = 2;
+    let mut clocks = None;
     let crew = if !is_remote {
         start_crew(&setup, &cpus, options.source_ip.as_deref(), descriptors_max)?
     } else {
         let workers = remote::enlist(called, &setup)?;
-        clock_method = format!(
-            "the coordinator's CLOCK_MONOTONIC; {} planes on {} workers, whose clocks were placed in the \
-             middle of the shortest of 64 round trips: wrong by at most {:.1} us",
-            workers.planes,
-            options.workers.len(),
-            workers.clock_error_ns as f64 / 1e3
-        );
         if !workers.are_local {
             // The client halves are on other hosts.
-            calibration = None;
+            (calibration, ends) = (None, 1);
         }
+        clocks = Some((workers.planes, workers.clocks));
         Crew::remote(workers.ports)
     };
     let interrupt =
         Interrupt::listen().map_err(|error| format!("cannot take SIGINT and SIGTERM: {error}"))?;
-    let mut observer = Observer::new(
-        server,
-        &parameters.admin,
-        calibration,
-        options.progress,
-        interrupt,
-        is_remote,
-    );
+    let network = network(target, server.as_ref());
+    let is_proof_on_loopback = options.scenario == Scenario::Prove && target.ip().is_loopback();
+    let mut observer =
+        Observer::new(server, &parameters.admin, calibration, options.progress, interrupt, ends);
     let mut findings = Findings::default();
     let mut conductor = Conductor {
         scenario: options.scenario,
@@ -117,6 +133,7 @@ pub(crate) fn run(options: &Run) -> Result<bool, String> {
         levels: &levels,
         crew: &crew,
         observer: &mut observer,
+        cpu_distorted: is_proof_on_loopback.then_some(LOOPBACK),
         findings: &mut findings,
     };
     let abort = conductor.run().err();
@@ -133,16 +150,30 @@ pub(crate) fn run(options: &Run) -> Result<bool, String> {
         loadgen_cpus: (!is_remote).then_some(cpus),
         server_cpus: process.map(|process| process.cpus.clone()).unwrap_or_default(),
         server_pid: process.map(|process| process.pid),
+        server_program: process.and_then(Process::program),
+        server_build: match parameters.admin.as_str() {
+            "" => None,
+            admin => metrics::build(&metrics::fetch(admin).unwrap_or_default()),
+        },
+        loadgen_program: format!(
+            "{} {}",
+            env!("CARGO_PKG_VERSION"),
+            process::program("/proc/self/exe").unwrap_or_default()
+        ),
+        network,
+        is_root,
         commit: commit(),
+    };
+    let clock_method = match clocks {
+        None => CLOCK_METHOD.to_owned(),
+        Some((planes, clocks)) => clocks.describe(planes, options.workers.len()),
     };
     drop(crew);
     let last = findings.last.take().unwrap_or_else(Tally::new);
     let unfinished = aborted.as_ref().and_then(|_| unfinished(&mut findings, &last));
     let mut counters = last.counters;
     counters.lost = counters.lost.max(findings.steps.iter().map(|step| step.counters.lost).sum());
-    let passed = aborted.is_none()
-        && findings.steps.first().is_some_and(|step| step.holds)
-        && findings.steps.iter().all(|step| step.is_sound);
+    let outcome = outcome(&findings.steps, parameters.rate, aborted.is_some());
     let report = Report {
         format: FORMAT,
         scenario: options.scenario.name().to_owned(),
@@ -152,6 +183,7 @@ pub(crate) fn run(options: &Run) -> Result<bool, String> {
         memory_method: MEMORY_METHOD.to_owned(),
         clock_method,
         loadgen_us_per_delivery: findings.steps.first().and_then(|s| s.loadgen.us_per_delivery),
+        spread: report::spread(&findings.steps, parameters.rate),
         steps: findings.steps,
         samples: findings.samples,
         counters,
@@ -163,7 +195,8 @@ pub(crate) fn run(options: &Run) -> Result<bool, String> {
         unfinished,
         troubles: last.troubles,
         aborted,
-        passed,
+        passed: outcome == Outcome::Passed,
+        outcome,
         parameters,
     };
     observer.end_progress();
@@ -174,7 +207,33 @@ pub(crate) fn run(options: &Run) -> Result<bool, String> {
     }
     match report.aborted {
         Some(text) if could_not_begin => Err(text),
-        _ => Ok(report.passed),
+        _ => Ok(outcome),
+    }
+}
+
+/// What a run ends with: steps at its first `rate` must hold, all must be sound, and each must have been measured,
+/// itself or the one that took its place.
+fn outcome(steps: &[Step], rate: f64, is_aborted: bool) -> Outcome {
+    let headline = || steps.iter().filter(|step| step.rate == rate);
+    let is_broken = |step: &Step| step.standing == Standing::Broken;
+    if is_aborted || headline().any(is_broken) || steps.iter().any(|step| !step.is_sound) {
+        return Outcome::Failed;
+    }
+    let is_open = |step: &Step| step.standing == Standing::Unmeasured && !step.is_repeated;
+    match headline().next().is_none() || steps.iter().any(is_open) {
+        true => Outcome::Unmeasured,
+        false => Outcome::Passed,
+    }
+}
+
+/// What lies between viewers and server.
+fn network(target: SocketAddr, server: Option<&Process>) -> String {
+    match server.map(Process::is_in_other_network) {
+        _ if target.ip().is_loopback() => {
+            "loopback: the CPU that sends does the receiving half of TCP as well".to_owned()
+        }
+        Some(Some(true)) => "between two network namespaces of this host".to_owned(),
+        _ => format!("to {}", target.ip()),
     }
 }
 
@@ -217,6 +276,7 @@ fn start_crew(
             sources: sources.clone(),
             run: setup.run,
             share: (share, setup.shares),
+            cpu,
             clock_offset_ns: setup.clock_offset_ns,
             slots_per_ring: descriptors_max.min(u64::from(u32::MAX)) as u32,
         };
@@ -225,13 +285,17 @@ fn start_crew(
     Crew::start(plans.collect()).map_err(|error| error.to_string())
 }
 
-fn find_server(pid: Option<u32>, target: SocketAddr) -> Result<Option<Process>, String> {
-    match pid {
+fn find_server(
+    options: &Run,
+    target: SocketAddr,
+    allowed: &[usize],
+) -> Result<Option<Process>, String> {
+    match options.server_pid {
         Some(pid) => {
-            let process = Process::new(pid);
+            let process = Process::new(pid, options.server_children, allowed);
             process.map(Some).ok_or_else(|| format!("there is no process {pid} on this host"))
         }
-        None if target.ip().is_loopback() => Ok(Process::listening_at(target)),
+        None if target.ip().is_loopback() => Ok(Process::listening_at(target, allowed)),
         None => Ok(None),
     }
 }
@@ -330,7 +394,8 @@ pub(crate) fn floor(options: &FloorOptions) -> Result<bool, String> {
 }
 
 fn own_pss_bytes() -> u64 {
-    Process::new(std::process::id()).map_or(0, |process| process.pss_bytes())
+    let own = Process::new(std::process::id(), false, &[]);
+    own.and_then(|process| process.pss_bytes()).unwrap_or(0)
 }
 
 fn cpu_model() -> String {
@@ -354,4 +419,37 @@ fn commit() -> Option<String> {
         .output()
         .ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_passes_only_when_all_was_measured_and_the_first_rate_held() {
+        use Standing::{Broken, Holds, Unmeasured};
+        let step = Step::known_by;
+        let again = |step: Step| Step { is_repeated: true, ..step };
+        let unsound = |step: Step| Step { is_sound: false, ..step };
+        let of = |steps: &[Step]| outcome(steps, 1.0, false);
+        assert_eq!(of(&[step("steady", 1.0, Holds)]), Outcome::Passed);
+        assert_eq!(of(&[step("steady", 1.0, Holds), step("x2.00", 2.0, Broken)]), Outcome::Passed);
+        assert_eq!(of(&[step("steady", 1.0, Broken)]), Outcome::Failed);
+        let second_breaks = [step("steady", 1.0, Holds), step("steady.2", 1.0, Broken)];
+        assert_eq!(of(&second_breaks), Outcome::Failed);
+        // Lost unannounced at twice the rate is lost.
+        let lost = [step("steady", 1.0, Holds), unsound(step("x2.00", 2.0, Broken))];
+        assert_eq!(of(&lost), Outcome::Failed);
+        let limited: Vec<Step> = (0..7).map(|_| step("steady", 1.0, Unmeasured)).collect();
+        assert_eq!(of(&limited), Outcome::Unmeasured, "all of them client-limited");
+        let later = [step("steady", 1.0, Holds), step("x2.00", 2.0, Unmeasured)];
+        assert_eq!(of(&later), Outcome::Unmeasured);
+        let replaced = [again(step("steady", 1.0, Unmeasured)), step("steady.2", 1.0, Holds)];
+        assert_eq!(of(&replaced), Outcome::Passed);
+        let lost_then =
+            [again(unsound(step("steady", 1.0, Unmeasured))), step("steady.2", 1.0, Holds)];
+        assert_eq!(of(&lost_then), Outcome::Failed, "a try that is repeated has lost all the same");
+        assert_eq!(of(&[]), Outcome::Unmeasured);
+        assert_eq!(outcome(&[step("steady", 1.0, Holds)], 1.0, true), Outcome::Failed);
+    }
 }

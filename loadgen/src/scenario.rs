@@ -142,6 +142,10 @@ parameters! {
     warmup_secs: f64 = 3.0,
     /// Seconds of the measured window.
     duration_secs: f64 = 20.0,
+    /// How often the first rate is measured, so that the report can say how far its figures lie apart.
+    repeats: u32 = 1,
+    /// How often a step may be tried that says nothing about the server: the client was at its limit, or others on its CPUs.
+    tries: u32 = 1,
     /// Seconds that stragglers may take after the last comment.
     drain_secs: f64 = 10.0,
     /// Factor from one step of a rising rate to the next; after the first that breaks, steps halve the distance.
@@ -187,8 +191,10 @@ impl Parameters {
                 zipf: 1.0,
                 fill_per_event: 120,
                 warmup_secs: 4.0,
+                repeats: 3,
+                tries: 3,
                 step_factor: 1.4,
-                step_secs: 5.0,
+                step_secs: 10.0,
                 steps_max: 6,
                 slo: "connections>=50000,logs>=95%,memory<=8KB,cpu<=70%,loss=0".to_owned(),
                 ..base
@@ -341,6 +347,9 @@ impl Parameters {
         if self.bounce_share > 0.0 && self.bounce_secs == 0.0 {
             return Err("--bounce-share needs --bounce-secs above 0".to_owned());
         }
+        if self.repeats == 0 || self.tries == 0 {
+            return Err("--repeats and --tries are at least 1".to_owned());
+        }
         if self.step_secs > 0.0 && self.rate == 0.0 {
             return Err("a rate that rises by steps cannot begin at --rate 0".to_owned());
         }
@@ -403,6 +412,8 @@ mod tests {
             Parameters { bounce_share: 5.0, bounce_secs: 1.0, ..base() },
             Parameters { bounce_share: 0.5, bounce_secs: 1e-10, ..base() },
             Parameters { slow_share: 1.1, ..base() },
+            Parameters { repeats: 0, ..base() },
+            Parameters { tries: 0, ..base() },
         ] {
             let refused = bad.check(Scenario::Hot);
             assert!(refused.is_err_and(|text| text.len() > 20), "{bad:?}");

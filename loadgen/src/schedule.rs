@@ -34,27 +34,30 @@ pub(crate) struct Due {
 pub(crate) struct Schedule {
     heap: BinaryHeap<Reverse<Due>>,
     arrivals: Arrivals,
-    interval_ns: f64,
+    /// Between two comments of each publisher: an event that has fewer publishers asks more of each.
+    intervals_ns: Vec<f64>,
     chance: Chance,
 }
 
 impl Schedule {
     /// A schedule without publishers.
     pub(crate) fn new(arrivals: Arrivals, seed: u64) -> Self {
-        Self { heap: BinaryHeap::new(), arrivals, interval_ns: 0.0, chance: Chance::new(seed) }
+        let chance = Chance::new(seed);
+        Self { heap: BinaryHeap::new(), arrivals, intervals_ns: Vec::new(), chance }
     }
 
-    /// From `from_ns` on, each of `publishers` posts `rate` comments a second; 0 stops them.
-    pub(crate) fn restart(&mut self, publishers: u32, rate: f64, from_ns: u64) {
+    /// From `from_ns` on, each publisher posts as many comments a second as `rates` has for it; 0 stops it.
+    pub(crate) fn restart(&mut self, rates: impl Iterator<Item = f64>, from_ns: u64) {
         self.heap.clear();
-        if rate <= 0.0 {
-            return;
-        }
-        self.interval_ns = 1e9 / rate;
-        for publisher in 0..publishers {
-            // A random phase, so that events do not post in step.
-            let phase = self.chance.unit() * self.interval_ns;
-            self.heap.push(Reverse(Due { due_ns: from_ns + phase as u64, publisher }));
+        self.intervals_ns.clear();
+        for (rate, publisher) in rates.zip(0u32..) {
+            let interval_ns = 1e9 / rate;
+            self.intervals_ns.push(interval_ns);
+            if rate > 0.0 {
+                // A random phase, so that events do not post in step.
+                let phase = self.chance.unit() * interval_ns;
+                self.heap.push(Reverse(Due { due_ns: from_ns + phase as u64, publisher }));
+            }
         }
     }
 
@@ -67,9 +70,10 @@ impl Schedule {
     pub(crate) fn pop(&mut self, now_ns: u64) -> Option<Due> {
         let &Reverse(due) = self.heap.peek().filter(|Reverse(due)| due.due_ns <= now_ns)?;
         self.heap.pop();
+        let mean_ns = self.intervals_ns[due.publisher as usize];
         let interval_ns = match self.arrivals {
-            Arrivals::Fixed => self.interval_ns,
-            Arrivals::Poisson => -(1.0 - self.chance.unit()).ln() * self.interval_ns,
+            Arrivals::Fixed => mean_ns,
+            Arrivals::Poisson => -(1.0 - self.chance.unit()).ln() * mean_ns,
         };
         self.heap.push(Reverse(Due { due_ns: due.due_ns + interval_ns as u64, ..due }));
         Some(due)
@@ -83,7 +87,7 @@ mod tests {
     #[test]
     fn a_late_caller_gets_every_missed_comment_with_its_own_instant() {
         let mut schedule = Schedule::new(Arrivals::Fixed, 1);
-        schedule.restart(1, 10.0, 0);
+        schedule.restart([10.0].into_iter(), 0);
         let missed: Vec<Due> = std::iter::from_fn(|| schedule.pop(1_000_000_000)).collect();
         assert_eq!(missed.len(), 10);
         assert!(missed.windows(2).all(|pair| pair[1].due_ns - pair[0].due_ns == 100_000_000));
@@ -94,7 +98,7 @@ mod tests {
     fn both_arrivals_keep_the_rate_over_many_publishers() {
         for arrivals in [Arrivals::Fixed, Arrivals::Poisson] {
             let mut schedule = Schedule::new(arrivals, 7);
-            schedule.restart(100, 5.0, 0);
+            schedule.restart(std::iter::repeat_n(5.0, 100), 0);
             let count = std::iter::from_fn(|| schedule.pop(20_000_000_000)).count() as f64;
             assert!((count - 10_000.0).abs() < 500.0, "{arrivals:?}: {count}");
         }

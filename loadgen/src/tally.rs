@@ -3,6 +3,8 @@
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
+use crate::probe::cpus::CpuBooks;
+
 /// The longest latency a histogram holds, in microseconds: an hour. Longer ones count as this.
 const LATENCY_US_MAX: u64 = 3_600_000_000;
 
@@ -64,7 +66,9 @@ counters! {
     posts_abandoned,
     /// Posts that the server had not answered when the run or step ended, although their publisher was there.
     posts_unanswered,
-    /// Posts skipped because their publisher was not connected when they were due.
+    /// Posts that left later than they were due because their publisher was away by plan; their latency runs from when they were due.
+    posts_deferred,
+    /// Posts that never left, because their publisher was gone or was away for too many.
     posts_skipped,
     /// Comments that a connected viewer should have got and had not when the run ended, gap or not.
     lost,
@@ -78,6 +82,8 @@ counters! {
     reordered,
     /// Comments that came twice.
     duplicates,
+    /// Posts that stand at two offsets of the log; each load generator thread counts them.
+    appended_twice,
     /// Comments that differ from what others saw at the offset, or that an ack contradicts.
     disagreements,
     /// Messages or frames that break the protocol.
@@ -117,12 +123,63 @@ pub(crate) struct Window {
     /// How late its posts left, after their due instant.
     #[serde(with = "compressed")]
     pub(crate) slippage: Histogram<u64>,
+    /// Posts due in it that left, whenever they did.
+    pub(crate) posts: u64,
+    /// Of its deliveries those that came before its end: what came later was not carried at this rate.
+    pub(crate) in_time: u64,
 }
 
 impl Window {
     /// A window of comments due from `from_ns` to `to_ns`.
     pub(crate) fn new(from_ns: u64, to_ns: u64) -> Self {
-        Self { from_ns, to_ns, latency: latency_histogram(), slippage: latency_histogram() }
+        let (latency, slippage) = (latency_histogram(), latency_histogram());
+        Self { from_ns, to_ns, latency, slippage, posts: 0, in_time: 0 }
+    }
+}
+
+/// What one load generator thread has used so far; a thread of another host is as good.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct PlaneUse {
+    /// The CPU it is pinned to.
+    pub(crate) cpu: usize,
+    /// Its CPU time, in microseconds.
+    pub(crate) cpu_us: u64,
+    /// How long it was ready and had no CPU, in microseconds.
+    pub(crate) waited_us: u64,
+    /// What the whole CPU did: softirqs of its receive path, other threads, the host's other guests.
+    pub(crate) books: CpuBooks,
+}
+
+/// Connections that are being made, by what they wait for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Underway {
+    /// The kernel's handshake.
+    pub(crate) connecting: u64,
+    /// The answer to the upgrade.
+    pub(crate) upgrading: u64,
+    /// The welcome.
+    pub(crate) welcoming: u64,
+}
+
+impl Underway {
+    fn add(&mut self, other: Self) {
+        self.connecting += other.connecting;
+        self.upgrading += other.upgrading;
+        self.welcoming += other.welcoming;
+    }
+
+    /// What most of them wait for; none when there are none.
+    pub(crate) fn explain(self) -> Option<String> {
+        let phases = [
+            (self.connecting, "the server does not accept their connections"),
+            (self.upgrading, "the server does not answer their upgrades"),
+            (
+                self.welcoming,
+                "the server sends them no welcome: does it speak another protocol? See --speak",
+            ),
+        ];
+        let (count, text) = phases.into_iter().max_by_key(|&(count, _)| count)?;
+        (count > 0).then(|| format!("{count} still wait: {text}"))
     }
 }
 
@@ -152,12 +209,10 @@ pub(crate) struct Tally {
     pub(crate) connect: Histogram<u64>,
     /// By window, in the order they were opened.
     pub(crate) windows: Vec<Window>,
-    /// CPU time of the plane's thread, in microseconds; added up over planes.
-    pub(crate) cpu_us: u64,
-    /// That of the busiest plane.
-    pub(crate) cpu_us_max: u64,
-    /// How long the thread of the plane that waited most was ready and had no CPU, in microseconds.
-    pub(crate) waited_us_max: u64,
+    /// Viewers whose connection is being made, by how far it has come; filled in by `Judge` only.
+    pub(crate) underway: Underway,
+    /// Each plane's own, in an order that stays: a maximum of totals would mix the threads up.
+    pub(crate) planes: Vec<PlaneUse>,
     /// First error texts, at most a few.
     pub(crate) troubles: Vec<String>,
 }
@@ -175,9 +230,8 @@ impl Tally {
             ack: latency_histogram(),
             connect: latency_histogram(),
             windows: Vec::new(),
-            cpu_us: 0,
-            cpu_us_max: 0,
-            waited_us_max: 0,
+            underway: Underway::default(),
+            planes: Vec::new(),
             troubles: Vec::new(),
         }
     }
@@ -188,6 +242,7 @@ impl Tally {
         record(&mut self.recent, latency_us);
         if let Some(window) = self.window_of(due_ns) {
             record(&mut window.latency, latency_us);
+            window.in_time += u64::from(now_ns < window.to_ns);
         }
     }
 
@@ -197,6 +252,15 @@ impl Tally {
         record(&mut self.slippage, late_us);
         if let Some(window) = self.window_of(due_ns) {
             record(&mut window.slippage, late_us);
+            window.posts += 1;
+        }
+    }
+
+    /// Counts a post that leaves late because its publisher was away, which says nothing about this tool.
+    pub(crate) fn posted_on_return(&mut self, due_ns: u64) {
+        self.counters.posts_deferred += 1;
+        if let Some(window) = self.window_of(due_ns) {
+            window.posts += 1;
         }
     }
 
@@ -224,13 +288,14 @@ impl Tally {
                 Some(mine) => {
                     mine.latency.add(&window.latency).expect(SAME);
                     mine.slippage.add(&window.slippage).expect(SAME);
+                    mine.posts += window.posts;
+                    mine.in_time += window.in_time;
                 }
                 None => self.windows.push(window.clone()),
             }
         }
-        self.cpu_us += other.cpu_us;
-        self.cpu_us_max = self.cpu_us_max.max(other.cpu_us_max);
-        self.waited_us_max = self.waited_us_max.max(other.waited_us_max);
+        self.underway.add(other.underway);
+        self.planes.extend_from_slice(&other.planes);
         for trouble in &other.troubles {
             if !self.troubles.contains(trouble) {
                 self.troubles.push(trouble.clone());
@@ -279,11 +344,31 @@ mod tests {
         tally.delivered(50, 5_000_000);
         tally.delivered(100, 9_000_000);
         tally.counters.posts = 3;
+        tally.planes.push(PlaneUse { cpu: 1, cpu_us: 7, ..PlaneUse::default() });
         let text = serde_json::to_string(&tally).unwrap();
         let mut sum: Tally = serde_json::from_str(&text).unwrap();
         assert_eq!((sum.recent.len(), sum.windows[0].latency.len()), (2, 1));
         sum.merge(&tally);
         assert_eq!((sum.recent.len(), sum.windows[0].latency.len(), sum.counters.posts), (4, 2, 6));
+        assert_eq!(sum.planes.len(), 2, "each thread's own numbers stay apart");
+    }
+
+    #[test]
+    fn what_comes_after_a_window_was_not_carried_in_it() {
+        let mut tally = Tally::new();
+        tally.windows.push(Window::new(1_000, 2_000));
+        for now_ns in [1_500, 1_999, 2_000, 9_000] {
+            tally.delivered(1_400, now_ns);
+        }
+        tally.delivered(900, 1_500);
+        assert_eq!((tally.windows[0].latency.len(), tally.windows[0].in_time), (4, 2));
+    }
+
+    #[test]
+    fn viewers_that_hang_say_where() {
+        assert_eq!(Underway::default().explain(), None);
+        let hung = Underway { connecting: 1, upgrading: 9, welcoming: 0 };
+        assert!(hung.explain().unwrap().starts_with("9 still wait: the server does not answer"));
     }
 
     #[test]

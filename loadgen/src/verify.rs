@@ -3,8 +3,12 @@
 //! A viewer needs eight bytes: the offset it expects next. Offsets are dense, so a comment
 //! beyond that one is a hole, and one before it is late or a duplicate; only viewers to whom
 //! that happened cost more (the list of what they miss). That all viewers see the *same*
-//! comment at an offset is checked against a small table of recent offsets per event.
+//! comment at an offset is checked against a small table of recent offsets per event. Whoever is
+//! the first to see an offset also says which post stands there: a publisher numbers its posts, so
+//! one that stands at two offsets is found as a duplicate delivery is, once a comment and not once
+//! a delivery.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 
 /// What a comment's offset says to the viewer who got it.
@@ -20,7 +24,7 @@ pub(crate) enum Arrival {
     Duplicate,
 }
 
-/// Viewers who miss something: inclusive ranges, oldest first.
+/// What a viewer misses, or the log of a publisher's posts: inclusive ranges, oldest first.
 #[derive(Debug, Default)]
 pub(crate) struct Holes(HashMap<u32, Vec<(u64, u64)>>);
 
@@ -67,6 +71,17 @@ impl Holes {
     }
 }
 
+/// What an event's table of recent offsets says of a comment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sight {
+    /// Nobody has seen this offset yet.
+    First,
+    /// It is what others saw there, or too old to tell.
+    Agrees,
+    /// Others saw another.
+    Differs,
+}
+
 /// The recent comments of one event: which identity stood at which offset.
 #[derive(Debug)]
 pub(crate) struct Recent {
@@ -80,22 +95,51 @@ impl Recent {
         Self { places: vec![(0, 0); places.next_power_of_two()].into() }
     }
 
-    /// Whether `identity` is what others saw at `offset`. An offset too old to be remembered agrees.
-    pub(crate) fn agrees(&mut self, offset: u64, identity: u64) -> bool {
+    /// Whether `identity` is what others saw at `offset`.
+    pub(crate) fn see(&mut self, offset: u64, identity: u64) -> Sight {
         let i = offset as usize & (self.places.len() - 1);
         let place = &mut self.places[i];
-        if place.0 == offset {
-            return place.1 == identity;
+        match place.0.cmp(&offset) {
+            Ordering::Less => {
+                *place = (offset, identity);
+                Sight::First
+            }
+            Ordering::Equal if place.1 != identity => Sight::Differs,
+            Ordering::Equal | Ordering::Greater => Sight::Agrees,
         }
-        if place.0 < offset {
-            *place = (offset, identity);
-        }
-        true
     }
 
     /// Forgets everything: the event has begun a new epoch.
     pub(crate) fn clear(&mut self) {
         self.places.fill((0, 0));
+    }
+}
+
+/// Which posts stand in the logs: each once, whoever the publisher is and whichever plane it posts from.
+#[derive(Debug)]
+pub(crate) struct Posts {
+    /// The sequence that each publisher's next new post should have.
+    expected: Vec<u64>,
+    missing: Holes,
+}
+
+impl Posts {
+    /// Of `publishers`, on all hosts.
+    pub(crate) fn new(publishers: usize) -> Self {
+        Self { expected: vec![0; publishers], missing: Holes::default() }
+    }
+
+    /// Takes a post that stands at an offset nobody had seen; whether it stands at another as well.
+    pub(crate) fn is_second(&mut self, identity: u64) -> bool {
+        let (publisher, sequence) = ((identity >> 32) as u32, identity & u64::from(u32::MAX));
+        let Some(expected) = self.expected.get_mut(publisher as usize) else { return false };
+        self.missing.arrive(publisher, expected, sequence) == Arrival::Duplicate
+    }
+
+    /// Forgets a publisher: its event's log begins anew, and may hold again what the last one held.
+    pub(crate) fn forget(&mut self, publisher: u32) {
+        self.missing.forget(publisher);
+        self.expected[publisher as usize] = 0;
     }
 }
 
@@ -124,13 +168,27 @@ mod tests {
     #[test]
     fn all_viewers_must_see_one_comment_at_an_offset() {
         let mut recent = Recent::new(3);
-        assert!(recent.agrees(1, 10));
-        assert!(recent.agrees(1, 10));
-        assert!(!recent.agrees(1, 11));
-        assert!(recent.agrees(5, 50), "five takes the place of one");
-        assert!(recent.agrees(1, 99), "too old to be remembered");
-        assert!(recent.agrees(5, 50));
+        assert_eq!(recent.see(1, 10), Sight::First);
+        assert_eq!(recent.see(1, 10), Sight::Agrees);
+        assert_eq!(recent.see(1, 11), Sight::Differs);
+        assert_eq!(recent.see(5, 50), Sight::First, "five takes the place of one");
+        assert_eq!(recent.see(1, 99), Sight::Agrees, "too old to be remembered");
+        assert_eq!(recent.see(5, 50), Sight::Agrees);
         recent.clear();
-        assert!(recent.agrees(1, 12));
+        assert_eq!(recent.see(1, 12), Sight::First);
+    }
+
+    #[test]
+    fn a_post_stands_in_the_log_once() {
+        let mut posts = Posts::new(2);
+        let post = |publisher: u64, sequence: u64| publisher << 32 | sequence;
+        assert!(
+            ![post(0, 0), post(1, 7), post(0, 1), post(1, 9)].iter().any(|&p| posts.is_second(p))
+        );
+        assert!(!posts.is_second(post(1, 3)), "late is not twice");
+        assert!(posts.is_second(post(1, 3)) && posts.is_second(post(0, 1)));
+        assert!(!posts.is_second(post(9, 0)), "not one of ours");
+        posts.forget(0);
+        assert!(!posts.is_second(post(0, 1)), "another log");
     }
 }

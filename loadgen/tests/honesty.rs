@@ -68,7 +68,7 @@ fn a_server_stopped_for_two_seconds_shows_in_the_tail() {
 #[test]
 fn a_server_that_is_stopped_and_stays_so_does_not_pass() {
     let (report, text) = run_with("stays-stopped", |server, _| signal(server, Signal::STOP));
-    assert_eq!(report["passed"], false, "{text}");
+    assert_eq!(report["outcome"], "failed", "{text}");
     assert!(report["counters"]["posts_unanswered"].as_u64() > Some(0), "{text}");
 }
 
@@ -84,7 +84,7 @@ fn a_stalled_publisher_shows_in_the_tail_and_in_the_slippage() {
 fn a_server_that_dies_leaves_a_partial_report() {
     let (report, text) = run_with("dead-server", |server, _| signal(server, Signal::KILL));
     assert!(text.contains("the server process has ended"), "{text}");
-    assert_eq!(report["passed"], false, "{text}");
+    assert_eq!(report["outcome"], "failed", "{text}");
     assert!(report["samples"].as_array().is_some_and(|samples| !samples.is_empty()));
     assert!(report["unfinished"]["latency"]["count"].as_u64() > Some(0), "{text}");
 }

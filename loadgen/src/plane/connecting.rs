@@ -14,6 +14,11 @@ use crate::wire::{Dialect, upgrade};
 /// The receive buffer of a slow viewer: about what the least one holds anyway.
 const SLOW_RECEIVE_BYTES: usize = 4 * 1024;
 
+/// What a server does that is full, drains, or is another one.
+const ENDED_UNANSWERED: &str = "the server ended connections without answering their upgrade; is it a WebSocket server, and not full?";
+const ENDED_UNWELCOMED: &str =
+    "the server ended connections after their upgrade, before a welcome; see its log, and --speak";
+
 impl Plane {
     /// Begins as many connects as the pace and the window allow.
     pub(super) fn connect_some(&mut self, now: u64) {
@@ -108,6 +113,16 @@ impl Plane {
             Role::Slow => ring.watch_readable(slot, key),
             Role::Watcher | Role::Publisher => ring.read_many(slot, key),
         }
+    }
+
+    /// The server ended the connection without a word.
+    pub(super) fn ended(&mut self, viewer: u32) {
+        match self.crowd.viewers[viewer as usize].phase {
+            Phase::Upgrading => self.crowd.trouble(|| ENDED_UNANSWERED.to_owned()),
+            Phase::Welcoming => self.crowd.trouble(|| ENDED_UNWELCOMED.to_owned()),
+            Phase::Away | Phase::Connecting | Phase::Live | Phase::Closing => {}
+        }
+        self.lost(viewer);
     }
 
     /// The connection ended and nobody here wanted it to.

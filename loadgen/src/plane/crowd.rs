@@ -7,11 +7,13 @@ use std::collections::HashMap;
 
 use super::viewer::{Phase, Role, Viewer};
 use crate::marker::Marker;
-use crate::tally::{Tally, record};
-use crate::verify::{Arrival, Holes, Recent};
+use crate::tally::{Tally, Underway, record};
+use crate::verify::{Arrival, Holes, Posts, Recent, Sight};
+use tungstenite::protocol::frame::coding::OpCode;
+
 use crate::wire::frame::{self, FrameView, WireError};
 use crate::wire::upgrade::{self, Answer};
-use crate::wire::{Dialect, Heard, Reader};
+use crate::wire::{Dialect, Heard, Reader, generic};
 
 /// The first troubles are kept as text; the rest are only counted.
 const TROUBLES_MAX: usize = 8;
@@ -47,6 +49,12 @@ pub(super) struct Crowd {
     pub(super) epochs: Vec<u64>,
     pub(super) recents: Vec<Recent>,
     pub(super) holes: Holes,
+    /// Which posts stand in the logs that this plane's viewers see.
+    pub(super) posts: Posts,
+    /// The publishers of each event, on all planes, as the first one's number and the first after them.
+    pub(super) publishers_of: Vec<(u32, u32)>,
+    /// Markers of a generic message; empty between messages.
+    pub(super) found: Vec<Marker>,
     /// Messages that came in fragments so far.
     pub(super) fragments: HashMap<u32, Vec<u8>>,
     /// Posts of each publisher that the server has not answered; not of a generic one, which never does.
@@ -137,7 +145,9 @@ impl Crowd {
             }
             Answer::Refused(status) => {
                 self.tally.counters.upgrades_refused += 1;
-                self.trouble(|| format!("an upgrade was answered with status {status}"));
+                self.trouble(|| {
+                    format!("an upgrade was answered with {}", upgrade::explain(status))
+                });
                 calls.push(Call::Refused(status));
                 None
             }
@@ -159,8 +169,7 @@ impl Crowd {
     ) -> Result<(), WireError> {
         match frame.opcode {
             frame::TEXT | frame::BINARY if frame.is_final => {
-                let heard = self.dialect.read(&mut self.reader, frame.opcode, frame.payload)?;
-                self.heard(index, heard, now_ns, calls)
+                self.message(index, frame.opcode, frame.payload, now_ns, calls)
             }
             frame::TEXT | frame::BINARY => {
                 self.fragments.insert(index, frame.payload.to_vec());
@@ -175,8 +184,7 @@ impl Crowd {
                 }
                 let opcode =
                     if matches!(self.dialect, Dialect::Rkyv) { frame::BINARY } else { frame::TEXT };
-                let heard = self.dialect.read(&mut self.reader, opcode, &message)?;
-                self.heard(index, heard, now_ns, calls)
+                self.message(index, opcode, &message, now_ns, calls)
             }
             frame::PING => {
                 self.tally.counters.pings += 1;
@@ -194,6 +202,29 @@ impl Crowd {
                 Ok(())
             }
         }
+    }
+
+    fn message(
+        &mut self,
+        index: u32,
+        opcode: OpCode,
+        payload: &[u8],
+        now_ns: u64,
+        calls: &mut Vec<Call>,
+    ) -> Result<(), WireError> {
+        if !matches!(self.dialect, Dialect::Generic(_)) {
+            let heard = self.dialect.read(&mut self.reader, opcode, payload)?;
+            return self.heard(index, heard, now_ns, calls);
+        }
+        // Nothing says that such a server sends one publication a message.
+        let mut found = std::mem::take(&mut self.found);
+        let read = generic::read(&mut self.reader, payload, &mut found);
+        for marker in found.drain(..) {
+            let offset = u64::from(marker.sequence) + 1;
+            self.heard(index, Heard::Comment { offset, marker: Some(marker) }, now_ns, calls)?;
+        }
+        self.found = found;
+        read
     }
 
     fn heard(
@@ -285,9 +316,20 @@ impl Crowd {
     }
 
     fn agree(&mut self, event: usize, offset: u64, identity: u64) {
-        if !self.recents[event].agrees(offset, identity) {
-            self.tally.counters.disagreements += 1;
-            self.trouble(|| format!("event {event}, offset {offset}: not the same for everyone"));
+        match self.recents[event].see(offset, identity) {
+            Sight::First if self.posts.is_second(identity) => {
+                self.tally.counters.appended_twice += 1;
+                self.trouble(|| {
+                    format!("event {event}, offset {offset}: a post that stands in the log already")
+                });
+            }
+            Sight::First | Sight::Agrees => {}
+            Sight::Differs => {
+                self.tally.counters.disagreements += 1;
+                self.trouble(|| {
+                    format!("event {event}, offset {offset}: not the same for everyone")
+                });
+            }
         }
     }
 
@@ -313,6 +355,8 @@ impl Crowd {
             self.epochs[event] = epoch;
             self.heads[event] = 0;
             self.recents[event].clear();
+            let (first, end) = self.publishers_of[event];
+            (first..end).for_each(|publisher| self.posts.forget(publisher));
         }
         self.heads[event] = self.heads[event].max(head);
         let viewer = &mut self.viewers[index as usize];
@@ -368,6 +412,20 @@ impl Crowd {
                 self.tally.troubles.push(text);
             }
         }
+    }
+
+    /// Connections that are being made.
+    pub(super) fn underway(&self) -> Underway {
+        let mut underway = Underway::default();
+        for viewer in &self.viewers {
+            match viewer.phase {
+                Phase::Connecting => underway.connecting += 1,
+                Phase::Upgrading => underway.upgrading += 1,
+                Phase::Welcoming => underway.welcoming += 1,
+                Phase::Away | Phase::Live | Phase::Closing => {}
+            }
+        }
+        underway
     }
 
     /// Viewers that have not reached `heads` (all events' newest offsets over all planes), and

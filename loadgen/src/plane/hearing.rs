@@ -83,7 +83,7 @@ impl Plane {
                 ring.recycle(buffer);
                 self.heed(viewer, now);
             }
-            (Some(viewer), Ok(None)) => self.lost(viewer),
+            (Some(viewer), Ok(None)) => self.ended(viewer),
             (Some(viewer), Err(error)) => match Errno::from_io_error(&error) {
                 Some(Errno::AGAIN) => {}
                 _ if is_out_of_buffers(&error) => self.crowd.tally.counters.buffers_exhausted += 1,
@@ -126,6 +126,7 @@ impl Plane {
                 Call::Live => {
                     self.connects_in_flight -= 1;
                     self.crowd.went_live(viewer, now);
+                    self.post_deferred(viewer);
                 }
                 Call::End | Call::Refused(_) => self.lost(viewer),
             }

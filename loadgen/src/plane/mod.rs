@@ -27,11 +27,12 @@ use uproar_ring::{Event, Key, Ring, RingConfig, Slot, Wake, Waker};
 use crate::audience::Audience;
 use crate::clock::now_ns;
 use crate::command::{Answer, Command, Leave};
+use crate::probe::cpus::CpuBooks;
 use crate::scenario::Parameters;
 use crate::schedule::Schedule;
 use crate::sources::Sources;
-use crate::tally::{Tally, Window};
-use crate::verify::{Holes, Recent};
+use crate::tally::{PlaneUse, Tally, Window};
+use crate::verify::{Holes, Posts, Recent};
 use crate::wire::{Dialect, Reader};
 use crowd::{Call, Crowd};
 use outbox::Outbox;
@@ -72,6 +73,8 @@ pub(crate) struct PlanePlan {
     pub(crate) run: u16,
     /// This plane's number, and how many there are on all hosts.
     pub(crate) share: (u32, u32),
+    /// The CPU it is pinned to.
+    pub(crate) cpu: usize,
     /// Conductor's clock minus this host's, in nanoseconds.
     pub(crate) clock_offset_ns: i64,
     /// Direct descriptors a ring may have: RLIMIT_NOFILE.
@@ -113,6 +116,10 @@ struct Publisher {
     /// Its number in the whole run.
     number: u32,
     sequence: u32,
+    /// Its part of the event's comments.
+    share: f64,
+    /// When comments were due that it could not post because it was away.
+    deferred: Vec<u64>,
 }
 
 /// The state of the loop.
@@ -169,10 +176,22 @@ impl Plane {
             })
             .collect();
         let indexed = || (0u32..).zip(&viewers);
+        let counts = audience.publishers_of(parameters.events);
         let publishers: Vec<Publisher> = indexed()
             .filter(|(_, viewer)| viewer.role == Role::Publisher)
-            .map(|(viewer, v)| Publisher { viewer, number: numbers[&v.number], sequence: 0 })
+            .map(|(viewer, v)| Publisher {
+                viewer,
+                number: numbers[&v.number],
+                sequence: 0,
+                share: 1.0 / f64::from(counts[v.event as usize]),
+                deferred: Vec::new(),
+            })
             .collect();
+        let ends = counts.iter().scan(0, |end, count| {
+            *end += count;
+            Some((*end - count, *end))
+        });
+        let publishers_of: Vec<(u32, u32)> = ends.collect();
         let slow = indexed().filter(|(_, v)| v.role == Role::Slow).map(|(i, _)| i).collect();
         let lanes_needed = (viewers.len() as u32).div_ceil(plan.slots_per_ring).max(1);
         let slots_per_lane = (viewers.len() as u32).div_ceil(lanes_needed).max(1);
@@ -192,6 +211,9 @@ impl Plane {
             epochs: vec![0; events.len()],
             recents: events.iter().map(|_| Recent::new(places)).collect(),
             holes: Holes::default(),
+            posts: Posts::new(audience.publishers.len()),
+            publishers_of,
+            found: Vec::new(),
             fragments: HashMap::new(),
             unanswered: HashMap::new(),
             publisher_numbers: publishers.iter().map(|p| (p.viewer, p.number)).collect(),
@@ -340,12 +362,14 @@ impl Plane {
                 self.pace_ns = self.now();
             }
             Command::Rate { per_event, from_ns } => {
-                let rate = per_event / f64::from(self.plan.parameters.publishers.max(1));
-                self.schedule.restart(self.publishers.len() as u32, rate, from_ns);
+                let rates = self.publishers.iter().map(|publisher| per_event * publisher.share);
+                self.schedule.restart(rates, from_ns);
             }
             Command::Window { from_ns, to_ns } => {
                 self.crowd.tally.windows.push(Window::new(from_ns, to_ns));
             }
+            // Time may stand still for the planes for a moment, but their schedule never goes back: what was due is due.
+            Command::ClockOffset { ns } => self.plan.clock_offset_ns = ns,
             Command::Bounce { share, leave, publishers_too } => {
                 self.bounce(share, leave, publishers_too);
             }
@@ -357,6 +381,7 @@ impl Plane {
                 let mut tally = self.numbers();
                 tally.counters.lost += missing;
                 tally.missing = missing;
+                tally.underway = self.crowd.underway();
                 return Some(Answer::Tally(Box::new(tally)));
             }
             Command::Quit => unreachable!("the loop ends on it"),
@@ -367,9 +392,12 @@ impl Plane {
     fn numbers(&mut self) -> Tally {
         let tally = &mut self.crowd.tally;
         tally.counters.checked = self.crowd.reader.checked;
-        tally.cpu_us = crate::clock::thread_cpu_us();
-        tally.cpu_us_max = tally.cpu_us;
-        tally.waited_us_max = crate::clock::thread_waited_us();
+        tally.planes = vec![PlaneUse {
+            cpu: self.plan.cpu,
+            cpu_us: crate::clock::thread_cpu_us(),
+            waited_us: crate::clock::thread_waited_us(),
+            books: CpuBooks::now(&[self.plan.cpu]),
+        }];
         let numbers = tally.clone();
         tally.recent.reset();
         numbers

@@ -1,9 +1,15 @@
 //! Posting what the schedule wants.
+//!
+//! A publisher that is away when a comment is due, as all are in a storm, posts it when it is back. Its
+//! latency runs from when it was due, so the time until the server had let people in again is in it.
 
 use super::Plane;
 use super::viewer::Phase;
 use crate::marker::Marker;
 use crate::wire::{Dialect, frame};
+
+/// Comments that a publisher who is away may have due; more are skipped, which the summary says.
+const DEFERRED_MAX: usize = 4_096;
 
 impl Plane {
     /// Posts what the schedule wants by now.
@@ -11,12 +17,29 @@ impl Plane {
         while let Some(due) = self.schedule.pop(now) {
             let at = due.publisher as usize;
             let viewer = self.publishers[at].viewer;
-            if self.crowd.viewers[viewer as usize].phase != Phase::Live {
-                self.crowd.tally.counters.posts_skipped += 1;
+            let v = &self.crowd.viewers[viewer as usize];
+            if v.phase != Phase::Live {
+                let deferred = &mut self.publishers[at].deferred;
+                if v.is_coming_back() && deferred.len() < DEFERRED_MAX {
+                    deferred.push(due.due_ns);
+                } else {
+                    self.crowd.tally.counters.posts_skipped += 1;
+                }
                 continue;
             }
             self.crowd.tally.posted(due.due_ns, now);
             self.post(at, due.due_ns);
+        }
+    }
+
+    /// Posts what became due while `viewer` was away, if it is a publisher.
+    pub(super) fn post_deferred(&mut self, viewer: u32) {
+        // Publishers are a plane's first viewers, in the same order.
+        let at = viewer as usize;
+        let Some(publisher) = self.publishers.get_mut(at) else { return };
+        for due_ns in std::mem::take(&mut publisher.deferred) {
+            self.crowd.tally.posted_on_return(due_ns);
+            self.post(at, due_ns);
         }
     }
 

@@ -71,6 +71,15 @@ pub(super) struct Viewer {
 }
 
 impl Viewer {
+    /// Whether it is not live and will be again.
+    pub(super) fn is_coming_back(&self) -> bool {
+        match self.phase {
+            Phase::Connecting | Phase::Upgrading | Phase::Welcoming => true,
+            Phase::Away | Phase::Closing => matches!(self.next, Next::Return | Next::Resume),
+            Phase::Live => false,
+        }
+    }
+
     pub(super) fn new(number: u32, event: u32, role: Role) -> Self {
         Self {
             expected: 0,

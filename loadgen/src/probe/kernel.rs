@@ -40,9 +40,8 @@ const UNRELATED: [&str; 28] = [
 /// Live objects of slab caches, and pages of TCP's buffers.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct KernelMemory {
-    /// Slab caches except those of files and processes (`/proc/slabinfo`, which only root may read;
-    /// else `Slab:` of `/proc/meminfo` as one cache). Live objects, each with its share of the slab's
-    /// pages: whole slabs would count places that others left free, and miss objects that fill them.
+    /// Slab caches except those of files and processes (`/proc/slabinfo`). Live objects, each with its share of the
+    /// slab's pages: whole slabs would count places that others left free, and miss objects that fill them.
     caches: BTreeMap<String, Cache>,
     /// TCP buffers (`/proc/net/sockstat`), both ends of every connection on this host, in bytes.
     pub(crate) tcp_bytes: u64,
@@ -57,13 +56,15 @@ struct Cache {
 }
 
 impl KernelMemory {
-    /// Reads the books now.
-    pub(crate) fn now() -> Self {
-        let caches = caches().unwrap_or_else(|| {
-            let all = Cache { objects: meminfo_slab_bytes(), bytes_each: 1 };
-            BTreeMap::from([("Slab".to_owned(), all)])
-        });
-        Self { caches, tcp_bytes: tcp_bytes() }
+    /// Reads the books now; none without the right to (root's), as nothing else says it.
+    pub(crate) fn now() -> Option<Self> {
+        let text = fs::read_to_string("/proc/slabinfo").ok()?;
+        Some(Self { caches: caches(&text)?, tcp_bytes: tcp_bytes() })
+    }
+
+    /// TCP sockets of the whole host, whichever network namespace they are in.
+    pub(crate) fn sockets(&self) -> u64 {
+        self.objects("TCP") + self.objects("TCPv6")
     }
 
     /// Bytes of all caches.
@@ -73,8 +74,14 @@ impl KernelMemory {
 
     /// By how much the caches have grown. One that shrank was someone else's, and must not hide what others grew by.
     pub(crate) fn slab_growth(&self, earlier: &Self) -> u64 {
+        let sockets = self.sockets().saturating_sub(earlier.sockets());
         let grown = |(name, cache): (&String, &Cache)| {
-            cache.objects.saturating_sub(earlier.objects(name)) * cache.bytes_each
+            let mut objects = cache.objects.saturating_sub(earlier.objects(name));
+            if name == "dentry" {
+                // A socket has one or none; whoever reads files meanwhile has the rest.
+                objects = objects.min(sockets);
+            }
+            objects * cache.bytes_each
         };
         self.caches.iter().map(grown).sum()
     }
@@ -84,7 +91,6 @@ impl KernelMemory {
     pub(crate) fn slab_bytes_each(&self, earlier: &Self, count: u32) -> f64 {
         let each = self.caches.iter().map(|(name, cache)| {
             let grown = cache.objects as f64 - earlier.objects(name) as f64;
-            // Without slabinfo objects are bytes, and there is nothing to round.
             (grown / f64::from(count)).round().max(0.0) * cache.bytes_each as f64
         });
         each.sum()
@@ -95,8 +101,7 @@ impl KernelMemory {
     }
 }
 
-fn caches() -> Option<BTreeMap<String, Cache>> {
-    let text = fs::read_to_string("/proc/slabinfo").ok()?;
+fn caches(text: &str) -> Option<BTreeMap<String, Cache>> {
     let related = |line: &&str| !UNRELATED.iter().any(|start| line.starts_with(start));
     let caches = text.lines().skip(2).filter(related).map(|line| {
         // name active objects size per-slab pages-per-slab : …
@@ -106,12 +111,6 @@ fn caches() -> Option<BTreeMap<String, Cache>> {
         Some((fields[0].to_owned(), Cache { objects: number(1)?, bytes_each }))
     });
     caches.collect()
-}
-
-fn meminfo_slab_bytes() -> u64 {
-    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("Slab:"));
-    line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1_024
 }
 
 fn tcp_bytes() -> u64 {
@@ -130,10 +129,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_host_has_books() {
+    fn the_host_has_books_for_root_only() {
         // That sockets show in them is the calibration's test: it opens enough of them, and tries again.
-        assert!(KernelMemory::now().slab_bytes() > 1 << 20);
+        match KernelMemory::now() {
+            Some(books) => assert!(books.slab_bytes() > 1 << 20),
+            None => assert!(!rustix::process::geteuid().is_root()),
+        }
     }
+
+    #[test]
+    fn files_that_others_read_meanwhile_are_no_sockets() {
+        let books = |sockets: u64, dentries: u64| KernelMemory {
+            caches: [("TCP", sockets, 2_500), ("dentry", dentries, 200)]
+                .map(|(name, objects, bytes_each)| (name.to_owned(), Cache { objects, bytes_each }))
+                .into(),
+            tcp_bytes: 0,
+        };
+        let (before, after) = (books(0, 1_000), books(100, 90_000));
+        assert_eq!(after.slab_growth(&before), 100 * 2_700);
+        assert_eq!(after.sockets(), 100);
+    }
+
     #[test]
     fn growth_is_not_hidden_by_what_others_free_and_whole_objects_are_not_blurred_by_it() {
         let books = |sockets: u64, dentries: u64| KernelMemory {

@@ -64,6 +64,12 @@ pub(crate) fn shards_percent(grown: &Metrics, secs: f64) -> Vec<f64> {
     shards.map(|(_, cpu_secs)| cpu_secs / secs * 100.0).collect()
 }
 
+/// What a node says of its build: the labels of its `uproar_build_info`.
+pub(crate) fn build(metrics: &Metrics) -> Option<String> {
+    let info = metrics.keys().find_map(|name| name.strip_prefix("uproar_build_info{"))?;
+    Some(info.trim_end_matches('}').to_owned())
+}
+
 /// How much of what an uproar node may retain it retains, in percent; none when the server does not say.
 pub(crate) fn logs_percent(metrics: &Metrics) -> Option<f64> {
     let retained = metrics.iter().filter(|(name, _)| name.starts_with("uproar_log_bytes{"));
@@ -92,6 +98,13 @@ mod tests {
         );
         assert_eq!(logs_percent(&metrics), Some(75.0));
         assert_eq!(logs_percent(&parse("x 3\n")), None);
+    }
+
+    #[test]
+    fn a_node_tells_its_build() {
+        let metrics = parse("uproar_build_info{version=\"0.1.0\",commit=\"abc\"} 1\nx 3\n");
+        assert_eq!(build(&metrics).as_deref(), Some("version=\"0.1.0\",commit=\"abc\""));
+        assert_eq!(build(&parse("x 3\n")), None);
     }
 
     #[test]

@@ -9,32 +9,59 @@ use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
 
 use super::{Report, html, table};
 
-/// Makes `folder` and tries to write there, so that a run of hours does not end without its report.
+/// Makes `folder`, takes an earlier run's report out of it and writes a summary that says what there is until this
+/// run's is there: nothing. So a run of hours does not end without its report, and one that was killed or refused
+/// does not leave another's verdict behind.
 pub(crate) fn prepare(folder: &Path) -> io::Result<()> {
     fs::create_dir_all(folder)?;
-    let probe = folder.join(".writable");
-    fs::write(&probe, [])?;
-    fs::remove_file(probe)
+    // Histograms have the names that the earlier report gives them; what else is there is not ours.
+    let earlier = fs::read(folder.join(REPORT)).unwrap_or_default();
+    let earlier: serde_json::Value = serde_json::from_slice(&earlier).unwrap_or_default();
+    let steps = earlier["steps"].as_array().into_iter().flatten();
+    let labels = steps.filter_map(|step| step["label"].as_str()).chain(["unfinished"]);
+    let histograms = labels.flat_map(|label| [format!("{label}.hgrm"), format!("{label}.hdr")]);
+    for name in histograms.chain([REPORT.to_owned(), PAGE.to_owned()]) {
+        // A label of another program's must not lead out of the folder.
+        if Path::new(&name).components().count() == 1 {
+            remove(&folder.join(name))?;
+        }
+    }
+    fs::write(folder.join(SUMMARY), "not finished: this run is under way, or was killed\n")
 }
 
-/// Writes everything into `folder`, which is made if need be.
+/// Says in `folder` why there is no report.
+pub(crate) fn write_refusal(folder: &Path, why: &str) -> io::Result<()> {
+    fs::write(folder.join(SUMMARY), format!("not run: {why}\n"))
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+const REPORT: &str = "report.json";
+const PAGE: &str = "report.html";
+const SUMMARY: &str = "summary.txt";
+
+/// Writes everything into `folder`; the verdict last, when all it stands for is there.
 pub(crate) fn write(
     folder: &Path,
     report: &Report,
     histograms: &[(String, Histogram<u64>)],
 ) -> io::Result<()> {
     fs::create_dir_all(folder)?;
-    let json = serde_json::to_vec_pretty(report).map_err(io::Error::other)?;
-    fs::write(folder.join("report.json"), json)?;
-    fs::write(folder.join("summary.txt"), table::summary(report) + "\n")?;
-    fs::write(folder.join("report.html"), html::page(&[("run", report)]))?;
     for (label, histogram) in histograms {
         fs::write(folder.join(format!("{label}.hgrm")), hgrm(histogram)?)?;
         let mut hdr = Vec::new();
         V2DeflateSerializer::new().serialize(histogram, &mut hdr).map_err(io::Error::other)?;
         fs::write(folder.join(format!("{label}.hdr")), hdr)?;
     }
-    Ok(())
+    let json = serde_json::to_vec_pretty(report).map_err(io::Error::other)?;
+    fs::write(folder.join(REPORT), json)?;
+    fs::write(folder.join(PAGE), html::page(&[("run", report)], None))?;
+    fs::write(folder.join(SUMMARY), table::summary(report) + "\n")
 }
 
 /// The percentile text that HdrHistogram's plotters read; values in milliseconds.
@@ -72,10 +99,39 @@ mod tests {
     fn a_folder_is_made_or_refused_before_the_run() {
         let folder = std::env::temp_dir().join(format!("loadgen-files-{}", std::process::id()));
         prepare(&folder.join("a/b")).unwrap();
-        assert_eq!(fs::read_dir(folder.join("a/b")).unwrap().count(), 0);
+        assert_eq!(
+            fs::read_dir(folder.join("a/b")).unwrap().count(),
+            1,
+            "a summary that says nothing yet"
+        );
         fs::write(folder.join("file"), []).unwrap();
         assert!(prepare(&folder.join("file")).is_err());
         assert!(prepare(&folder.join("file/below")).is_err());
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn an_earlier_runs_report_is_gone_before_the_next_begins() {
+        let folder = std::env::temp_dir().join(format!("loadgen-stale-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let earlier = r#"{"steps":[{"label":"steady"},{"label":"../x"}],"passed":true}"#;
+        fs::write(folder.join(REPORT), earlier).unwrap();
+        for (name, text) in
+            [(SUMMARY, "PASS"), (PAGE, "PASS"), ("steady.hdr", "x"), ("mine.hdr", "x")]
+        {
+            fs::write(folder.join(name), text).unwrap();
+        }
+        prepare(&folder).unwrap();
+        let left: Vec<String> =
+            ["report.json", "report.html", "steady.hdr", "mine.hdr", "summary.txt"]
+                .map(str::to_owned)
+                .into_iter()
+                .filter(|name| folder.join(name).exists())
+                .collect();
+        assert_eq!(left, ["mine.hdr", "summary.txt"]);
+        assert!(fs::read_to_string(folder.join(SUMMARY)).unwrap().starts_with("not finished"));
+        write_refusal(&folder, "no such host").unwrap();
+        assert_eq!(fs::read_to_string(folder.join(SUMMARY)).unwrap(), "not run: no such host\n");
         fs::remove_dir_all(folder).unwrap();
     }
 

@@ -1,24 +1,46 @@
 //! The summary a person reads when a run ends.
 
-use super::{Latency, Report, Step};
+use super::{Latency, Outcome, Report, Spread, Step};
 use crate::growth::Growth;
-use crate::slo::Verdict;
+use crate::slo::{Standing, Verdict, bytes};
 
 /// The whole summary.
 pub(crate) fn summary(report: &Report) -> String {
-    let mut lines = vec![format!(
-        "{}: {} viewers, {} events, {} B comments, {}",
-        report.scenario,
-        report.parameters.viewers,
-        report.parameters.events,
-        report.parameters.comment_bytes,
-        report.machine.cpu
-    )];
+    let machine = &report.machine;
+    let mut lines = vec![
+        format!(
+            "{}: {} viewers, {} events, {} B comments, {}",
+            report.scenario,
+            report.parameters.viewers,
+            report.parameters.events,
+            report.parameters.comment_bytes,
+            machine.cpu
+        ),
+        format!(
+            "{}; server on {}, load generator on {}",
+            machine.network,
+            cpus(Some(&machine.server_cpus)),
+            cpus(machine.loadgen_cpus.as_deref())
+        ),
+    ];
     lines.push(format!(
-        "{:<14}{:>8}{:>11}{:>9}{:>9}{:>9}{:>9}{:>9}{:>7}{:>8}{:>8}  limit",
-        "step", "conns", "deliv/s", "p50", "p90", "p99", "p99.9", "max", "cpu%", "us/dlv", "lost"
+        "{:<11}{:>7}{:>10}{:>9}{:>8}{:>8}{:>8}{:>8}{:>8}{:>6}{:>7}{:>8}{:>6}  limit",
+        "step",
+        "conns",
+        "offered/s",
+        "deliv/s",
+        "p50",
+        "p90",
+        "p99",
+        "p99.9",
+        "max",
+        "cpu%",
+        "us/dlv",
+        "client%",
+        "lost"
     ));
     lines.extend(report.steps.iter().map(row));
+    lines.extend(spread(&report.spread));
     if let Some(step) = report.steps.first() {
         lines.extend(memory(step));
         lines.extend(shards(step));
@@ -49,17 +71,57 @@ pub(crate) fn summary(report: &Report) -> String {
     ));
     if let Some(highest) = &report.highest {
         lines.push(format!(
-            "highest rate that held: {:.0} deliveries/s ({:.2} comments/s an event); {}",
-            highest.deliveries_per_sec, highest.rate, highest.stopped_by
+            "highest rate that held: {:.0} deliveries/s of {:.0} offered ({:.2} comments/s an event); {}",
+            highest.deliveries_per_sec, highest.offered_per_sec, highest.rate, highest.stopped_by
         ));
     }
+    lines.extend(counted(report));
+    for step in
+        report.steps.iter().filter(|step| step.rate == report.parameters.rate && !step.is_repeated)
+    {
+        lines.extend(step.verdicts.iter().map(|verdict| judgement(&step.label, verdict)));
+    }
+    for step in &report.steps {
+        lines.extend(other_than_levels(step));
+    }
+    if let Some(aborted) = &report.aborted {
+        lines.push(format!("ended early: {aborted}"));
+    }
+    if report.outcome == Outcome::Unmeasured {
+        lines.push(
+            "nothing failed, but what is marked is neither held nor broken: see \"limit\" and \"not measured\""
+                .to_owned(),
+        );
+    }
+    lines.push(report.outcome.word().to_owned());
+    lines.join("\n")
+}
+
+/// Totals of the whole run, and what went wrong in it.
+fn counted(report: &Report) -> Vec<String> {
     let c = &report.counters;
-    lines.push(format!(
+    let mut lines = vec![format!(
         "whole run: {} deliveries, {} posts, {} acks, {} lost ({} announced by {} gaps), {} reordered, \
-         {} duplicates, {} disagreements, {} protocol errors, {} checked whole",
-        c.deliveries, c.posts, c.acks, c.lost, c.gap_comments, c.gaps, c.reordered, c.duplicates,
-        c.disagreements, c.protocol_errors, c.checked
-    ));
+         {} duplicates, {} appended twice, {} disagreements, {} protocol errors, {} checked whole",
+        c.deliveries,
+        c.posts,
+        c.acks,
+        c.lost,
+        c.gap_comments,
+        c.gaps,
+        c.reordered,
+        c.duplicates,
+        c.appended_twice,
+        c.disagreements,
+        c.protocol_errors,
+        c.checked
+    )];
+    if c.posts_deferred > 0 {
+        lines.push(format!(
+            "{} posts were due while their publisher was away by plan; they left when it was back, and count from when they were due",
+            c.posts_deferred
+        ));
+    }
     let slow = c.deliveries_slow + c.gap_comments_slow + c.closed_slow;
     if slow > 0 {
         lines.push(format!(
@@ -74,53 +136,70 @@ pub(crate) fn summary(report: &Report) -> String {
         (c.closed_unexpectedly, "closed unexpectedly"),
         (c.posts_refused, "posts refused"),
         (c.posts_unanswered, "posts unanswered"),
+        (c.posts_skipped, "posts skipped"),
     ];
     if troubles.iter().any(|&(count, _)| count > 0) {
         let troubles = troubles.map(|(count, what)| format!("{count} {what}"));
         lines.push(format!("trouble: {}", troubles.join(", ")));
     }
     lines.extend(report.troubles.iter().map(|trouble| format!("  {trouble}")));
-    for step in report.steps.iter().take(1) {
-        let is_local = step.server.is_some();
-        lines
-            .extend(step.verdicts.iter().map(|v| judgement(v, is_local, &report.parameters.admin)));
-    }
-    for step in report.steps.iter().filter(|step| !step.is_sound) {
-        lines.push(format!("BROKEN  what no load excuses, in step {}", step.label));
-    }
-    if let Some(aborted) = &report.aborted {
-        lines.push(format!("ended early: {aborted}"));
-    }
-    lines.push(if report.passed { "PASS".to_owned() } else { "FAIL".to_owned() });
-    lines.join("\n")
+    lines
 }
 
-/// A level, whether it holds, and what was measured, or why nothing was.
-fn judgement(verdict: &Verdict, is_local: bool, admin: &str) -> String {
-    let word = if verdict.holds { "holds" } else { "BROKEN" };
-    let measured = match (verdict.measured, unmeasured(&verdict.level, is_local, admin)) {
-        (Some(value), _) => format!("measured {value:.3}"),
-        (None, Some(reason)) => format!("not measured: {reason}"),
-        (None, None) => "not measured".to_owned(),
-    };
-    format!("{word:<7} {} ({measured})", verdict.level)
+/// A level, what it came to, and what was measured, or why nothing was.
+fn judgement(label: &str, verdict: &Verdict) -> String {
+    let Verdict { level, standing, shown, .. } = verdict;
+    match standing {
+        Standing::Holds => format!("holds         {label:<10} {level} (measured {shown})"),
+        Standing::Broken => format!("BROKEN        {label:<10} {level} (measured {shown})"),
+        Standing::Unmeasured => format!("not measured  {label:<10} {level} ({shown})"),
+    }
 }
 
-/// Why `level` could not be measured; none when that is not known.
-fn unmeasured(level: &str, is_local: bool, admin: &str) -> Option<&'static str> {
-    let measure = level.split(['<', '>', '=']).next().unwrap_or(level).trim();
-    let is_latency = measure == "max" || measure.starts_with('p');
-    match measure {
-        "logs" if admin.is_empty() => Some("it needs --admin"),
-        "logs" => Some("the server's metrics do not say it"),
-        "memory" | "growth" if !is_local => Some("no server process is known on this host"),
-        "growth" => Some("the window is too short"),
-        "cpu" if !is_local && admin.is_empty() => {
-            Some("no server process is known on this host, and --admin is not given")
+/// What a step's levels do not say of it.
+fn other_than_levels(step: &Step) -> Option<String> {
+    if !step.is_sound {
+        return Some(format!("BROKEN        {:<10} what no load excuses", step.label));
+    }
+    let is_broken = |verdict: &Verdict| verdict.standing == Standing::Broken;
+    match step.standing {
+        Standing::Broken if !step.verdicts.iter().any(is_broken) => Some(format!(
+            "BROKEN        {:<10} something was lost, refused, unanswered, skipped or closed, or not everyone is there",
+            step.label
+        )),
+        Standing::Unmeasured if step.is_repeated => {
+            Some(format!("tried again   {:<10} {}", step.label, step.limit))
         }
-        "cpu" if !is_local => Some("the server's metrics do not say it"),
-        _ if is_latency => Some("nothing was delivered"),
-        _ => None,
+        Standing::Unmeasured if step.is_distorted => {
+            Some(format!("not measured  {:<10} {}", step.label, step.limit))
+        }
+        Standing::Holds | Standing::Broken | Standing::Unmeasured => None,
+    }
+}
+
+fn spread(spread: &[Spread]) -> Option<String> {
+    let figures: Vec<String> = spread
+        .iter()
+        .map(|s| format!("{} {} ({} to {})", s.name, short(s.median), short(s.min), short(s.max)))
+        .collect();
+    (!figures.is_empty()).then(|| {
+        format!("median of the first rate's steps (and their spread): {}", figures.join("; "))
+    })
+}
+
+/// A figure with as many digits as say something.
+fn short(value: f64) -> String {
+    if value.abs() >= 1_000.0 { format!("{value:.0}") } else { format!("{value:.1}") }
+}
+
+fn cpus(cpus: Option<&[usize]>) -> String {
+    match cpus {
+        None => "its workers".to_owned(),
+        Some([]) => "an unknown CPU".to_owned(),
+        Some(cpus) => {
+            let list: Vec<String> = cpus.iter().map(usize::to_string).collect();
+            format!("CPU {}", list.join(","))
+        }
     }
 }
 
@@ -139,9 +218,10 @@ fn row(step: &Step) -> String {
     let each = server.and_then(|server| server.cpu_us_per_delivery);
     let each = each.map_or("-".to_owned(), |us| format!("{us:.2}"));
     format!(
-        "{:<14}{:>8}{:>11.0}{:>9}{:>9}{:>9}{:>9}{:>9}{:>7}{:>8}{:>8}  {}",
+        "{:<11}{:>7}{:>10.0}{:>9.0}{:>8}{:>8}{:>8}{:>8}{:>8}{:>6}{:>7}{:>8.1}{:>6}  {}",
         step.label,
         step.connections,
+        step.offered_per_sec,
         step.deliveries_per_sec,
         time(p50),
         time(p90),
@@ -150,6 +230,7 @@ fn row(step: &Step) -> String {
         time(max),
         cpu,
         each,
+        step.loadgen.gone_percent(),
         step.counters.lost,
         step.limit
     )
@@ -162,19 +243,19 @@ fn shards(step: &Step) -> Option<String> {
 }
 
 fn memory(step: &Step) -> Option<String> {
-    // Fewer connections than this drown in what else the host does.
-    let server = step.server.as_ref().filter(|_| step.connections >= 1_000)?;
-    if server.kernel_bytes_per_connection < 0.0 {
-        return Some(
-            "server memory: not measured, others' sockets came or went meanwhile".to_owned(),
-        );
-    }
+    let server = step.server.as_ref()?;
+    let each = match &step.memory {
+        Ok(each) => each,
+        Err(why) => return Some(format!("server memory a connection: not measured: {why}")),
+    };
+    let (least, most) = step.memory_range.unwrap_or((*each, *each));
+    let part = |part: Option<f64>| part.map_or("?".to_owned(), |part| format!("{part:.0}"));
     Some(format!(
-        "server memory a connection: {:.0} B user + {:.0} B kernel = {:.0} B; whole process {:.1} MiB",
-        server.user_bytes_per_connection,
-        server.kernel_bytes_per_connection,
-        server.user_bytes_per_connection + server.kernel_bytes_per_connection,
-        server.pss_bytes as f64 / 1_048_576.0
+        "server memory a connection: {each:.0} B (looks {least:.0} to {most:.0}; at the end {} user + {} kernel); \
+         whole process {}",
+        part(server.user_bytes_per_connection),
+        part(server.kernel_bytes_per_connection),
+        server.pss_bytes.map_or("?".to_owned(), |pss| bytes(pss as f64))
     ))
 }
 
@@ -201,25 +282,36 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_measured_says_why() {
-        let verdict = |level: &str, measured| Verdict {
-            level: level.to_owned(),
-            measured,
-            holds: measured.is_some(),
+    fn every_level_says_what_it_came_to() {
+        let text = |standing, shown: &str| {
+            let level = "growth<=16MB".to_owned();
+            judgement(
+                "steady",
+                &Verdict { level, measured: None, standing, shown: shown.to_owned() },
+            )
         };
-        let text = |level, measured, is_local, admin| {
-            judgement(&verdict(level, measured), is_local, admin)
-        };
-        assert_eq!(text("p99<1s", Some(0.5), true, ""), "holds   p99<1s (measured 0.500)");
-        let lacks = |level, is_local, admin| text(level, None, is_local, admin);
         assert_eq!(
-            lacks("logs>=95%", true, ""),
-            "BROKEN  logs>=95% (not measured: it needs --admin)"
+            text(Standing::Holds, "5.6MB"),
+            "holds         steady     growth<=16MB (measured 5.6MB)"
         );
-        assert!(lacks("memory <= 8KB", false, "h:1").contains("no server process"));
-        assert!(lacks("growth<=1MB", true, "").contains("too short"));
-        assert!(lacks("cpu<70%", false, "h:1").contains("metrics do not say"));
-        assert!(lacks("p99.9<1s", true, "").contains("nothing was delivered"));
-        assert_eq!(lacks("errors=0", true, ""), "BROKEN  errors=0 (not measured)");
+        assert_eq!(
+            text(Standing::Broken, "17.0MB"),
+            "BROKEN        steady     growth<=16MB (measured 17.0MB)"
+        );
+        assert_eq!(
+            text(Standing::Unmeasured, "too short"),
+            "not measured  steady     growth<=16MB (too short)"
+        );
+    }
+
+    #[test]
+    fn a_spread_is_a_line() {
+        assert_eq!(spread(&[]), None);
+        let of = |name: &str, min, median, max| Spread { name: name.to_owned(), min, median, max };
+        let line =
+            spread(&[of("server CPU, %", 24.04, 24.51, 25.0), of("B", 6_080.0, 6_083.4, 6_090.0)]);
+        assert!(
+            line.unwrap().ends_with("server CPU, % 24.5 (24.0 to 25.0); B 6083 (6080 to 6090)")
+        );
     }
 }

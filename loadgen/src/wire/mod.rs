@@ -6,7 +6,7 @@
 //! real parser as well, and the two must agree.
 
 pub(crate) mod frame;
-mod generic;
+pub(crate) mod generic;
 mod json;
 mod rkyv;
 pub(crate) mod upgrade;
@@ -85,7 +85,7 @@ impl Reader {
 }
 
 impl Dialect {
-    /// What a message says.
+    /// What a message of uproar's protocol says; a generic one is [`generic::read`].
     pub(crate) fn read(
         &self,
         reader: &mut Reader,
@@ -95,7 +95,6 @@ impl Dialect {
         match self {
             Self::Json if opcode == TEXT => json::read(reader, payload),
             Self::Rkyv if opcode == BINARY => rkyv::read(reader, payload),
-            Self::Generic(_) => Ok(generic::read(reader, payload)),
             _ => Err(WireError::Payload),
         }
     }

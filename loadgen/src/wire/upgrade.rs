@@ -85,6 +85,19 @@ pub(crate) fn read_answer(bytes: &[u8], key: &str, subprotocol: Option<&str>) ->
     if accepted && chosen { Answer::Switched(head_bytes) } else { Answer::Broken }
 }
 
+/// A refusal's status and what to do about it.
+pub(crate) fn explain(status: u16) -> String {
+    let advice = match status {
+        400 | 426 => ": it takes this for no upgrade; check --target and --path",
+        401 | 403 => ": it wants credentials or another origin",
+        404 => ": there is nothing to watch under that path; check --target, --speak and --path",
+        429 => ": too many from one address; raise the server's limit or give more --source-ip",
+        503 => ": the server is full or drains; check its limits of connections and addresses",
+        _ => "",
+    };
+    format!("status {status}{advice}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
