@@ -357,6 +357,7 @@ impl Conductor<'_> {
         let samples = self.findings.samples.iter().filter(|sample| sample.phase == label);
         let looks: Vec<f64> = samples.filter_map(|sample| sample.bytes_per_connection).collect();
         let stated = rate * f64::from(p.events) * window_secs;
+        let offered_per_sec = rate * f64::from(p.viewers);
         let publishers = f64::from(p.publishers) * f64::from(p.events);
         // Each publisher's phase is random, and of a Poisson process every interval is.
         let noise = 1.0 + 4.0 * publishers.min(stated).sqrt();
@@ -394,8 +395,9 @@ impl Conductor<'_> {
             rate,
             secs,
             connections,
-            deliveries_per_sec: window.in_time as f64 / window_secs,
-            offered_per_sec: rate * f64::from(p.viewers),
+            // A window's edges may have a post more than the rate asks for.
+            deliveries_per_sec: (window.in_time as f64 / window_secs).min(offered_per_sec),
+            offered_per_sec,
             posts_stated_per_sec: stated / window_secs,
             posts_per_sec: window.posts as f64 / window_secs,
             latency: Latency::of(&window.latency),
