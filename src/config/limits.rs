@@ -114,7 +114,13 @@ limits! {
             "Silence after which a connection is pinged; two silent intervals end it. Keep it \
              under the idle time-out of proxies on the way (often 60 s). 0 is no keepalive.";
         close_ms_max = "5000", ms(100, 600_000),
-            "Time for a peer to answer our close frame; then the socket is closed anyway.";
+            "Time for a peer to end after our close frame or refusal; then the socket is closed anyway.";
+        linger_bytes_max = "4194304", bytes(4_096, 1_024 * MIB),
+            "Bytes that are read and thrown away of a peer after our close frame or refusal, so that it can \
+             read that; with more its connection is reset.";
+        lingering_max = "0", count("connections", 0, 10_000_000),
+            "Connections that are heard to their end after our close frame or refusal, at once; beyond them \
+             the oldest is reset. They count as connections. 0 is a sixteenth of connections_max.";
     }
     "Fan-out" {
         spread_subscribers_min = "4096", count("subscribers", 1, 10_000_000),

@@ -10,6 +10,7 @@ use crate::patience::Patience;
 use crate::report::CloseCause;
 use crate::table::Id;
 use crate::ws::reader::Reader;
+use crate::ws::rest::Rest;
 
 /// What a connection is doing.
 #[derive(Debug)]
@@ -34,10 +35,10 @@ pub enum Phase {
     },
     /// Test-only: it gets every message back.
     Echo,
-    /// Its last bytes are going out.
+    /// Its last word is said.
     Closing {
-        /// Nothing is expected from the peer any more: close once the bytes are out.
-        is_final: bool,
+        /// Where we are in what the peer still sends; `None` when it has ended: close once our bytes are out.
+        rest: Option<Box<Rest>>,
     },
 }
 
@@ -144,6 +145,8 @@ pub struct Connection {
     pub is_blocked: bool,
     /// It counts as a live connection of the node.
     pub is_counted: bool,
+    /// It was refused, and counts against the limits while it is heard to its end.
+    pub is_refused: bool,
     /// A close frame has been queued or received; only its answer may follow.
     pub is_close_sent: bool,
 }
@@ -170,6 +173,7 @@ impl Connection {
             is_ready: false,
             is_blocked: false,
             is_counted: false,
+            is_refused: false,
             is_close_sent: false,
         }
     }

@@ -65,8 +65,13 @@ pub struct Limits {
     /// Silence after which a connection is pinged, in milliseconds; two silent intervals end
     /// it. 0: no keepalive.
     pub keepalive_ms: u32,
-    /// From our close frame to the peer's, in milliseconds; then the socket is closed anyway.
+    /// From our close frame or refusal to the peer's end, in milliseconds; then the socket is closed anyway.
     pub close_ms_max: u32,
+    /// Bytes thrown away of a peer after our close frame or refusal; with more its connection is reset.
+    pub linger_bytes_max: u32,
+    /// Connections that are heard to their end at once; beyond them the oldest is reset. Divided evenly among the
+    /// shards. 0: a sixteenth of `connections_max`.
+    pub lingering_max: u32,
     /// Subscribers of one room on one shard beyond which the room spreads to other shards.
     pub spread_subscribers_min: u32,
     /// CPU time of a shard the governor aims for, in percent of its core.
@@ -102,6 +107,8 @@ impl Default for Limits {
             private_queue_bytes_max: 64 * 1024,
             keepalive_ms: 50_000,
             close_ms_max: 5_000,
+            linger_bytes_max: 4 * 1024 * 1024,
+            lingering_max: 0,
             spread_subscribers_min: 4_096,
             cpu_target_percent: 70,
             coalesce_ms_max: 250,

@@ -110,6 +110,32 @@ impl CloseCause {
     }
 }
 
+/// Why a connection was not heard to its end; the order is the order of [`Counters::lingers_cut`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum LingerCut {
+    /// `close_ms_max`.
+    Time,
+    /// `linger_bytes_max`.
+    Bytes,
+    /// `lingering_max`, or a shard without free sockets.
+    Count,
+}
+
+impl LingerCut {
+    /// All, in order.
+    pub const ALL: [Self; 3] = [Self::Time, Self::Bytes, Self::Count];
+    /// The value of the `limit` label.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Time => "close_ms_max",
+            Self::Bytes => "linger_bytes_max",
+            Self::Count => "lingering_max",
+        }
+    }
+}
+
 /// A completion that contradicts what a shard knows of its sockets; the order is the order of
 /// [`Shell::contradictions`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,6 +205,10 @@ pub struct Counters {
     pub refusals: [u64; Refusal::ALL.len()],
     /// Live connections ended, by [`CloseCause`].
     pub closes: [u64; CloseCause::ALL.len()],
+    /// Connections that were heard after our last word.
+    pub lingers: u64,
+    /// Of them, those that were not heard to their end, by [`LingerCut`].
+    pub lingers_cut: [u64; LingerCut::ALL.len()],
     /// Sockets sent to another shard before their 101.
     pub moves: u64,
     /// Comments appended to logs of this shard.
@@ -318,6 +348,8 @@ pub struct Report {
     /// Connections that count against `connections_max`: live ones, refused ones that are heard to their end, and
     /// (by the shell) closed ones whose end the kernel has not confirmed.
     pub places: u64,
+    /// Connections that are heard to their end after our last word.
+    pub lingering: u64,
     /// Sockets still shaking hands.
     pub handshakes: u64,
     /// Rooms whose home is this shard.

@@ -52,7 +52,9 @@ impl<K: Kernel> Driver<K> {
                 self.sockets.cancelled(Id::from_bits(key.bits()), operation, &result);
             }
             Event::ReadMany { .. } => unreachable!("a shard polls and never reads by multishot"),
-            Event::Discarded { .. } => unreachable!("nothing is discarded yet"),
+            Event::Discarded { key, result } => {
+                self.discarded(now, ring, Id::from_bits(key.bits()), result);
+            }
             Event::Closed { key, result } => {
                 self.sockets.closed(Id::from_bits(key.bits()), &result);
             }
@@ -93,6 +95,25 @@ impl<K: Kernel> Driver<K> {
         }
         self.sockets.put(id, ring, slot);
         self.sockets.read(id);
+    }
+
+    fn discarded(&mut self, now: Now, ring: usize, id: Id, result: io::Result<usize>) {
+        if self.sockets.reported(ring, id, Operation::Discard, true).is_none() {
+            return;
+        }
+        match result {
+            Ok(0) => self.engine.ended(now, id),
+            Ok(len) => {
+                self.engine.discarded(now, id, len as u32);
+                // If the engine wants more thrown away, that goes first; else an edge of the poll may have come
+                // and gone meanwhile.
+                self.do_outputs(now);
+                if self.sockets.get(id).is_some_and(|place| place.is_watched) {
+                    self.sockets.want_read(id);
+                }
+            }
+            Err(_) => self.engine.failed(now, id),
+        }
     }
 
     fn read_ended(&mut self, now: Now, ring: usize, id: Id, result: io::Result<Option<K::Buffer>>) {

@@ -20,7 +20,6 @@ pub(super) trait Kernel {
     fn accept(&mut self, listener: BorrowedFd<'_>, lane: u16);
     fn read(&mut self, slot: Slot, key: Key);
     fn read_now(&mut self, slot: Slot, key: Key);
-    #[expect(dead_code, reason = "for connections that are heard to their end, which comes next")]
     fn discard(&mut self, slot: Slot, key: Key, len: u32);
     fn watch_readable(&mut self, slot: Slot, key: Key);
     fn await_writable(&mut self, slot: Slot, key: Key);

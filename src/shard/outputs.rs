@@ -34,6 +34,10 @@ impl<K: Kernel> Driver<K> {
                     self.leavers.insert(id, Leaver { read, peer });
                     self.sockets.install(id);
                 }
+                Output::Linger { .. } => {
+                    self.node.connections.fetch_add(1, Ordering::Relaxed);
+                }
+                Output::Discard { id, len } => self.sockets.discard(id, len),
                 Output::AwaitWritable { id } => self.sockets.await_writable(id),
                 Output::Close { id, was_counted, .. } => {
                     let address = self.addresses.remove(&id.index);

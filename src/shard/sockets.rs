@@ -42,7 +42,6 @@ pub(super) enum Reading {
     /// As [`Self::Now`], and an edge has come meanwhile: read again.
     NowAndAgain,
     /// It throws away what comes.
-    #[expect(dead_code, reason = "for connections that are heard to their end, which comes next")]
     Discards,
 }
 
@@ -219,6 +218,17 @@ impl<K: Kernel> Sockets<K> {
         place.reading = Reading::Waits;
         let Place { ring, slot, .. } = *place;
         self.rings[usize::from(ring)].read(slot, key(id));
+    }
+
+    /// Waits for bytes and throws away at most `len` of them, unless a read is in flight: what that brings
+    /// leads here again.
+    pub(super) fn discard(&mut self, id: Id, len: u32) {
+        let Some(place) = self.get(id).filter(|place| place.reading == Reading::Nothing) else {
+            return;
+        };
+        place.reading = Reading::Discards;
+        let Place { ring, slot, .. } = *place;
+        self.rings[usize::from(ring)].discard(slot, key(id), len);
     }
 
     /// Puts a live connection at the end of the line of those to be read.

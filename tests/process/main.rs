@@ -14,6 +14,7 @@ mod handshakes;
 mod inputs;
 mod joining;
 mod limits;
+mod lingering;
 mod node;
 mod over_rate;
 mod reading;

@@ -1,7 +1,9 @@
 //! The table of shard metrics: one row a family, one sample a shard and label value.
 
 use uproar_engine::control::PostRefusal;
-use uproar_engine::report::{AcceptFailure, CloseCause, Contradiction, Histogram, Refusal, Report};
+use uproar_engine::report::{
+    AcceptFailure, CloseCause, Contradiction, Histogram, LingerCut, Refusal, Report,
+};
 
 use super::exposition::{Family, Kind, Number};
 
@@ -42,6 +44,10 @@ fn posts_refused(report: &Report) -> Vec<(&'static str, u64)> {
     PostRefusal::ALL.map(|r| (r.code(), report.counters.posts_refused[r as usize])).to_vec()
 }
 
+fn lingers_cut(report: &Report) -> Vec<(&'static str, u64)> {
+    LingerCut::ALL.map(|c| (c.label(), report.counters.lingers_cut[c as usize])).to_vec()
+}
+
 fn contradictions(report: &Report) -> Vec<(&'static str, u64)> {
     Contradiction::ALL.map(|c| (c.label(), report.shell.contradictions[c as usize])).to_vec()
 }
@@ -58,6 +64,22 @@ static ROWS: &[Row] = &[
         "Connections that count against connections_max: live, being heard to their end, or not yet let go by the kernel.",
         |r| r.places,
     ),
+    gauge(
+        "uproar_lingering_connections",
+        "Connections that are heard to their end after our close frame or refusal.",
+        |r| r.lingering,
+    ),
+    counter(
+        "uproar_lingers_total",
+        "Connections that were heard after our close frame or refusal.",
+        |r| r.counters.lingers,
+    ),
+    Row {
+        name: "uproar_lingers_cut_total",
+        kind: Kind::Counter,
+        help: "Of uproar_lingers_total, those closed before the peer's end, by the limit that was hit.",
+        read: Read::Each("limit", lingers_cut),
+    },
     gauge("uproar_handshakes", "Sockets that have not finished their request yet.", |r| {
         r.handshakes
     }),

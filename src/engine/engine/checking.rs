@@ -5,6 +5,8 @@ use super::Engine;
 use crate::codec::Codec;
 use crate::connection::{Phase, Private};
 use crate::room;
+use crate::time::ticks;
+use crate::ws::rest::Rest;
 
 /// What may stand in a private queue beyond its limit: a close frame or a refusal, in bytes.
 const LAST_BYTES_MAX: u32 = 512;
@@ -19,11 +21,13 @@ impl Engine {
     /// Asserts that nothing is left: no connection, no member, no byte that waits.
     pub fn check_empty(&self) {
         assert_eq!((self.connections.len(), self.counted, self.handshakes), (0, 0, 0));
+        assert_eq!((self.lingering.count, self.refused), (0, 0));
         assert_eq!((self.private_bytes, self.blocked, self.wheel.len()), (0, 0, 0));
         assert!(self.rooms.table.iter().all(|(_, room)| room.members() == 0));
     }
 
     fn check_connections(&self) {
+        let (mut lingering, mut refused) = (0, 0);
         let (mut counted, mut blocked, mut private_bytes, mut handshakes) = (0, 0, 0, 0);
         for (id, connection) in self.connections.iter() {
             counted += u32::from(connection.is_counted);
@@ -53,8 +57,20 @@ impl Engine {
                     let waits = member.is_held() && !connection.is_blocked;
                     assert!(!waits || connection.is_ready, "a held member is served by somebody");
                 }
-                Phase::Echo | Phase::Closing { .. } => {}
+                Phase::Closing { ref rest } => {
+                    lingering += u32::from(rest.is_some());
+                    let heard = rest.as_deref().map_or(0, Rest::heard_bytes);
+                    assert!(
+                        heard < self.limits.linger_bytes_max,
+                        "{heard} bytes after the last word"
+                    );
+                    let last = connection.phase_tick + ticks(self.limits.close_ms_max);
+                    let due = self.wheel.due(id.index);
+                    assert!(due.is_some_and(|due| due <= last + 1), "{due:?} is after {last}");
+                }
+                Phase::Echo => {}
             }
+            refused += u32::from(connection.is_refused);
             assert!(
                 connection.private_len()
                     <= (self.limits.private_queue_bytes_max + LAST_BYTES_MAX) as usize,
@@ -72,6 +88,8 @@ impl Engine {
                 "every connection has a deadline"
             );
         }
+        assert_eq!((lingering, refused), (self.lingering.count, self.refused));
+        assert!(lingering <= self.lingering_share(), "{lingering} linger");
         assert_eq!(
             (counted, blocked, private_bytes, handshakes),
             (self.counted, self.blocked, self.private_bytes, self.handshakes)

@@ -8,6 +8,7 @@ use crate::http::{self, Content, Head, Rejection};
 use crate::mesh::Join;
 use crate::table::Id;
 use crate::time::{Now, ticks};
+use crate::ws::rest::Rest;
 
 /// How long a connection may be silent before it can be shed, in milliseconds.
 const SHED_MS_MIN: u32 = 1_000;
@@ -32,9 +33,11 @@ impl Engine {
         let Some(connection) = self.connections.get_mut(id) else { return };
         match connection.phase {
             Phase::Handshake(_) => self.request_bytes(now, id, bytes),
-            // Its last bytes are going out; nothing it says changes that.
-            Phase::Closing { is_final: true } => {}
-            Phase::Live { .. } | Phase::Echo | Phase::Closing { is_final: false } => {
+            Phase::Closing { .. } => {
+                self.counters.bytes_received += bytes.len() as u64;
+                self.hear(now, id, bytes);
+            }
+            Phase::Live { .. } | Phase::Echo => {
                 connection.heard_tick = now.tick();
                 self.session_bytes(now, id, bytes);
             }
@@ -96,8 +99,11 @@ impl Engine {
     }
 
     /// Lets go of connections that have not sent a request in a second, so that others get their places.
-    /// At most about a thousand in one call.
+    /// At most about a thousand in one call. Those that linger go first: they have had their answer.
     pub fn shed_handshakes(&mut self, now: Now) {
+        for _ in 0..SHED_MAX {
+            self.cut_oldest();
+        }
         let oldest = now.tick().saturating_sub(ticks(SHED_MS_MIN));
         let is_late = |id: Id| {
             let connection = self.connections.get(id)?;
@@ -145,12 +151,17 @@ impl Engine {
         if let Phase::Arriving { token } = connection.phase {
             self.halves.remove(&token);
         }
-        connection.phase = Phase::Closing { is_final: true };
         connection.phase_tick = now.tick();
+        connection.is_refused = true;
+        self.refused += 1;
+        self.node_connections += 1;
+        self.outputs.push_back(Output::Linger { id });
+        self.linger(id, Rest::unframed());
         let wall_ms = now.wall_ms;
         self.push_private(now, id, |out| {
             http::write_rejection(out, rejection, wall_ms, content);
         });
         self.arm(now, id);
+        self.hear(now, id, b"");
     }
 }

@@ -11,7 +11,7 @@
 //! Time comes with each call; there is no clock, socket, thread or `async` in here, so one seed
 //! replays a run. The files of this module each hold one part of the story: `handshake`
 //! (request to room), `placing` (which shard), `session` (a live connection's messages), `posting`
-//! (comments into logs), `chunk` and `delivery` (what is sent, and short writes), `linking` (mesh), `timers`,
+//! (comments into logs), `lingering` (after the last word), `chunk` and `delivery` (what is sent, and short writes), `linking` (mesh), `timers`,
 //! `draining`, `answering` (control plane), `checking` (invariants).
 
 mod answering;
@@ -20,6 +20,7 @@ mod chunk;
 mod delivery;
 mod draining;
 mod handshake;
+mod lingering;
 mod linking;
 mod placing;
 mod posting;
@@ -33,6 +34,7 @@ use hashbrown::HashMap;
 
 pub use chunk::{CHUNK_SENDS_MAX, Chunk, Delivery, Source};
 
+use self::lingering::Lingering;
 use crate::connection::{Connection, Phase, Private};
 use crate::fanout::Fanout;
 use crate::governor::Governor;
@@ -80,6 +82,19 @@ pub enum Output {
         /// The other end.
         peer: Option<SocketAddr>,
     },
+    /// A refused connection is heard to its end, and counts as a connection of the node from now on.
+    Linger {
+        /// The connection.
+        id: Id,
+    },
+    /// Wait for bytes and throw away at most this many, then call [`Engine::discarded`]. If a read is in flight, what
+    /// it brings leads here again.
+    Discard {
+        /// The connection.
+        id: Id,
+        /// Bytes.
+        len: u32,
+    },
     /// Call [`Engine::writable`] when the socket takes bytes again.
     AwaitWritable {
         /// The connection.
@@ -89,7 +104,7 @@ pub enum Output {
     Close {
         /// The connection.
         id: Id,
-        /// It counted as a live connection of the node.
+        /// It counted as a connection of the node.
         was_counted: bool,
         /// Its socket lives on in another shard.
         has_moved: bool,
@@ -153,6 +168,9 @@ pub struct Engine {
     node_connections: u32,
     counted: u32,
     handshakes: u32,
+    /// Refused connections that are heard to their end.
+    refused: u32,
+    lingering: Lingering,
     /// Rooms with frames, coldest first: (warmth, index).
     warmth: BTreeSet<(u64, u32)>,
     next_warmth: u64,
@@ -194,6 +212,8 @@ impl Engine {
             node_connections: 0,
             counted: 0,
             handshakes: 0,
+            refused: 0,
+            lingering: Lingering::default(),
             warmth: BTreeSet::new(),
             next_warmth: 1,
             log_bytes: 0,
@@ -228,6 +248,10 @@ impl Engine {
 
     /// The peer closed its end.
     pub fn ended(&mut self, now: Now, id: Id) {
+        // Who has heard our last word and ends has done its part; the word may still be on its way out.
+        if let Some(Phase::Closing { .. }) = self.connections.get(id).map(|c| &c.phase) {
+            return self.peer_has_ended(now, id);
+        }
         self.drop_connection(now, id, CloseCause::Peer);
     }
 
@@ -264,13 +288,15 @@ impl Engine {
                 self.handshakes -= 1;
                 self.halves.remove(&token);
             }
-            Phase::Live { .. } | Phase::Echo | Phase::Closing { .. } => {}
+            Phase::Closing { rest } => self.lingering.count -= u32::from(rest.is_some()),
+            Phase::Live { .. } | Phase::Echo => {}
         }
+        self.refused -= u32::from(connection.is_refused);
         if connection.is_counted {
             self.counted -= 1;
             self.counters.closes[connection.cause as usize] += 1;
         }
-        let was_counted = connection.is_counted;
+        let was_counted = connection.is_counted || connection.is_refused;
         self.outputs.push_back(Output::Close { id, was_counted, has_moved });
     }
 
@@ -280,12 +306,12 @@ impl Engine {
         let (room_id, member) = match connection.phase {
             Phase::Live { room, member } => (room, member),
             Phase::Echo => {
-                connection.phase = Phase::Closing { is_final: false };
+                connection.phase = Phase::Closing { rest: None };
                 return;
             }
             _ => return,
         };
-        connection.phase = Phase::Closing { is_final: false };
+        connection.phase = Phase::Closing { rest: None };
         connection.phase_tick = now.tick();
         let codec = connection.codec;
         let room = self.rooms.table.get_mut(room_id).expect("a member's room exists");

@@ -155,7 +155,7 @@ impl Engine {
     /// The socket of a moving connection is in the target shard's hands.
     pub fn moved(&mut self, id: Id) {
         let Some(connection) = self.connections.get_mut(id) else { return };
-        let closing = Phase::Closing { is_final: true };
+        let closing = Phase::Closing { rest: None };
         let Phase::Leaving(leaving) = std::mem::replace(&mut connection.phase, closing) else {
             unreachable!("a connection moved that was not leaving")
         };

@@ -19,7 +19,7 @@ const CLOSE_POLICY: u16 = 1008;
 
 impl Engine {
     /// Reads messages out of `input` until it is used up or the connection has ended.
-    pub(super) fn session_bytes(&mut self, now: Now, id: Id, mut input: &mut [u8]) {
+    pub(super) fn session_bytes(&mut self, now: Now, id: Id, input: &mut [u8]) {
         self.counters.bytes_received += input.len() as u64;
         let limits = ReaderLimits {
             frame_bytes_max: self.limits.frame_bytes_max,
@@ -28,18 +28,24 @@ impl Engine {
         let Some(connection) = self.connections.get_mut(id) else { return };
         // The reader steps out of the table, so that what it reads can change the table.
         let mut reader = std::mem::take(&mut connection.reader);
+        // Where the input begins: after a fault it is stepped through again, frame by frame.
+        let start = reader.rest();
+        let mut unread = &mut *input;
         loop {
-            match reader.read(&mut input, &limits) {
+            match reader.read(&mut unread, &limits) {
                 Ok(Some(incoming)) => self.message(now, id, &incoming),
                 Ok(None) => break,
                 Err(fault) => {
                     self.peer_fault(now, id, fault.code(), fault.reason());
-                    return;
+                    return self.hear_from(now, id, start, input);
                 }
             }
-            // After a close nothing more is read.
+            // After a close nothing more is read; what there is is heard.
             match self.connections.get(id).map(|connection| &connection.phase) {
-                None | Some(Phase::Closing { is_final: true }) => return,
+                None => return,
+                Some(Phase::Closing { .. }) => {
+                    return self.hear_from(now, id, reader.rest(), unread);
+                }
                 Some(_) => {}
             }
         }
@@ -51,9 +57,6 @@ impl Engine {
     fn message(&mut self, now: Now, id: Id, incoming: &Incoming<'_>) {
         let Some(connection) = self.connections.get(id) else { return };
         match (&connection.phase, incoming) {
-            (Phase::Closing { .. }, Incoming::Close { .. }) => self.peer_closed(now, id, None),
-            // Between our close frame and the peer's, whatever else comes is void (§1.4).
-            (Phase::Closing { .. }, _) => {}
             (_, Incoming::Ping(payload)) => {
                 self.push_private(now, id, |out| writer::pong(out, payload));
                 self.count_control(now, id);
@@ -62,7 +65,7 @@ impl Engine {
             (_, Incoming::Pong(_)) => self.count_control(now, id),
             (_, Incoming::Close { code, .. }) => {
                 let code = code.unwrap_or(CLOSE_NORMAL);
-                self.peer_closed(now, id, Some(code));
+                self.peer_closed(now, id, code);
             }
             (Phase::Echo, Incoming::Text(text)) => {
                 self.push_private(now, id, |out| writer::text(out, text.as_bytes()));
@@ -120,10 +123,6 @@ impl Engine {
     /// The peer asks for more than its share: say so and stop listening.
     fn lose_patience(&mut self, now: Now, id: Id, reason: &str) {
         self.close(now, id, CLOSE_POLICY, reason, CloseCause::OverRate);
-        if let Some(connection) = self.connections.get_mut(id) {
-            connection.phase = Phase::Closing { is_final: true };
-        }
-        self.finish_closing(now, id);
     }
 
     /// Refuses one command; the connection stays.
@@ -147,35 +146,22 @@ impl Engine {
         matches!(connection.phase, Phase::Live { .. }).then_some(connection.codec)
     }
 
-    /// The peer's close frame: answer it, unless it is the answer, and close when that is out.
-    fn peer_closed(&mut self, now: Now, id: Id, answer: Option<u16>) {
+    /// The peer's close frame: answer it, and close when that is out. It waits for that (RFC 6455 §7.1.1) and has
+    /// nothing more to say.
+    fn peer_closed(&mut self, now: Now, id: Id, code: u16) {
         self.leave_room(now, id);
         let Some(connection) = self.connections.get_mut(id) else { return };
-        connection.phase = Phase::Closing { is_final: true };
-        if let Some(code) = answer
-            && !connection.is_close_sent
-        {
-            connection.is_close_sent = true;
-            self.push_private(now, id, |out| writer::close(out, code, ""));
-        }
+        connection.is_close_sent = true;
+        self.push_private(now, id, |out| writer::close(out, code, ""));
         self.finish_closing(now, id);
     }
 
     /// The peer broke the protocol: say so and stop listening.
     fn peer_fault(&mut self, now: Now, id: Id, code: u16, reason: &str) {
-        let Some(connection) = self.connections.get(id) else { return };
-        if connection.is_close_sent {
-            // It broke it again after our close frame: no more patience.
-            return self.drop_connection(now, id, CloseCause::PeerFault);
-        }
         self.close(now, id, code, reason, CloseCause::PeerFault);
-        if let Some(connection) = self.connections.get_mut(id) {
-            connection.phase = Phase::Closing { is_final: true };
-        }
-        self.finish_closing(now, id);
     }
 
-    /// Closes a live connection from our side: a close frame, then `close_ms_max` for the answer.
+    /// Closes a live connection from our side: a close frame, and then the peer is heard to its end.
     pub(super) fn close(&mut self, now: Now, id: Id, code: u16, reason: &str, cause: CloseCause) {
         self.leave_room(now, id);
         let Some(connection) = self.connections.get_mut(id) else { return };
@@ -185,6 +171,8 @@ impl Engine {
         connection.cause = cause;
         connection.is_close_sent = true;
         connection.phase_tick = now.tick();
+        let rest = std::mem::take(&mut connection.reader).rest();
+        self.linger(id, rest);
         self.push_private(now, id, |out| writer::close(out, code, reason));
         self.arm(now, id);
     }
@@ -192,7 +180,7 @@ impl Engine {
     /// Ends a connection that has nothing more to send or to wait for.
     pub(super) fn finish_closing(&mut self, now: Now, id: Id) {
         let Some(connection) = self.connections.get(id) else { return };
-        if !matches!(connection.phase, Phase::Closing { is_final: true }) {
+        if !matches!(connection.phase, Phase::Closing { rest: None }) {
             return;
         }
         if connection.private_len() == 0 {

@@ -5,7 +5,7 @@ use crate::codec::Codec;
 use crate::connection::{Connection, Phase};
 use crate::fanout::FeedKey;
 use crate::http::Rejection;
-use crate::report::CloseCause;
+use crate::report::{CloseCause, LingerCut};
 use crate::room::Role;
 use crate::table::Id;
 use crate::time::{Now, TICK_US, ticks};
@@ -153,6 +153,7 @@ impl Engine {
         match connection.phase {
             Phase::Handshake(_) => self.give_up_request(now, id, &Rejection::TIMEOUT),
             Phase::Leaving(_) | Phase::Handing => {}
+            Phase::Closing { rest: Some(_) } => self.cut_off(id, LingerCut::Time),
             Phase::Arriving { .. } | Phase::Closing { .. } => self.remove(id, false),
             Phase::Live { .. } | Phase::Echo => {
                 let has_stalled = connection.is_blocked

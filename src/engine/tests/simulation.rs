@@ -40,6 +40,8 @@ fn every_seed_keeps_every_promise() {
         total.log_evictions,
         total.deduplicated,
         total.overloaded,
+        total.lingers,
+        total.lingers_cut,
     ];
     assert!(reached.iter().all(|&count| count > 100), "the seeds reach too little: {total:#?}");
 }

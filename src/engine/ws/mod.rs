@@ -8,6 +8,7 @@
 
 mod partial;
 pub mod reader;
+pub mod rest;
 pub mod writer;
 
 #[cfg(test)]

@@ -9,9 +9,10 @@
 //! UTF-8 any more and is never checked twice; at most three bytes wait for the rest of their
 //! character.
 
-use tungstenite::protocol::frame::coding::{Data, OpCode};
+use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 use super::reader::{Fault, Incoming, ReaderLimits};
+use super::rest::Rest;
 use super::writer::CONTROL_BYTES_MAX;
 
 /// The longest header of a client frame: 2 bytes, 8 of length, 4 of mask.
@@ -91,6 +92,16 @@ impl Partial {
     /// What has arrived of the message in progress, in bytes; `None` between messages.
     pub(super) fn message_len(&self) -> Option<usize> {
         self.message.as_ref().map(Body::len)
+    }
+
+    /// Where in a frame the next byte is.
+    pub(super) fn rest(&self) -> Rest {
+        match &self.frame {
+            Some(Frame { left, opcode, .. }) => {
+                Rest::within(*left as u64, *opcode == OpCode::Control(Control::Close))
+            }
+            None => Rest::behind(&self.header[..usize::from(self.header_len)]),
+        }
     }
 
     pub(super) fn keep_header(&mut self, bytes: &[u8]) {

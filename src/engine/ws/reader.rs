@@ -13,6 +13,7 @@ use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
 use super::partial::{Frame, HEADER_BYTES_MAX, Partial};
+use super::rest::Rest;
 use super::writer::CONTROL_BYTES_MAX;
 
 /// What a connection remembers between two reads: nothing (8 bytes) unless a frame or message
@@ -122,6 +123,12 @@ impl Reader {
                 Err(fault)
             }
         }
+    }
+
+    /// Where in a frame the next byte is, for whoever reads on without looking at messages.
+    #[must_use]
+    pub fn rest(&self) -> Rest {
+        self.0.as_deref().map_or_else(Rest::default, Partial::rest)
     }
 
     /// Whether nothing is held between reads.

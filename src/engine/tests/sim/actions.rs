@@ -92,6 +92,7 @@ fn ask(world: &mut World) -> Ask {
         user: (!world.one_in(3)).then(|| format!("u{}", world.random.below(4))),
         guest: None,
         is_odd: false,
+        must_hear: false,
     }
 }
 
@@ -177,18 +178,23 @@ fn resume(world: &mut World) {
 
 /// Requests that are refused, handed over or never finished.
 fn ask_oddly(world: &mut World) {
-    let ask = Ask { is_odd: true, ..Ask::default() };
     let large = format!("GET /v1/events/e0/live HTTP/1.1\r\nX: {}", "x".repeat(9_000));
-    let request = match world.random.below(7) {
-        0 => "GET /health HTTP/1.1\r\nHost: h\r\n\r\n",
-        1 => "GET /v1/events/e0/live HTTP/1.1\r\nHost: h\r\n\r\n",
-        2 => "GET /v1/events/e%200/live HTTP/1.1\r\nHost: h\r\n\r\n",
-        3 => "GET /v1/events/e0/li",
-        4 => "\u{1}\u{2}\r\n\r\n and more of the same",
-        5 => &large,
-        _ => "",
+    let (request, must_hear) = match world.random.below(7) {
+        0 => ("GET /health HTTP/1.1\r\nHost: h\r\n\r\n", true),
+        1 => ("GET /v1/events/e0/live HTTP/1.1\r\nHost: h\r\n\r\n", true),
+        2 => ("GET /v1/events/e%200/live HTTP/1.1\r\nHost: h\r\n\r\n", true),
+        3 => ("GET /v1/events/e0/li", true),
+        4 => ("\u{1}\u{2}\r\n\r\n and more of the same", true),
+        5 => (large.as_str(), true),
+        _ => ("", false),
     };
-    open(world, ask, request.as_bytes());
+    let ask = Ask { is_odd: true, must_hear, ..Ask::default() };
+    let Some(index) = open(world, ask, request.as_bytes()) else { return };
+    if must_hear && world.one_in(3) {
+        // A body, or the request after it, that nobody will read.
+        let rest = vec![b'r'; world.random.below(40_000) as usize];
+        world.sockets[index].viewer_sends(&rest);
+    }
 }
 
 fn next_text(world: &mut World, event: usize) -> String {
@@ -245,7 +251,7 @@ fn post_from(world: &mut World, index: usize) {
 
 fn can_send(viewer: &Viewer) -> bool {
     let is_open = matches!(viewer.state, State::Asking | State::Watching { .. });
-    is_open && !viewer.ask.is_odd && !viewer.has_sent_close
+    is_open && !viewer.ask.is_odd && !viewer.has_sent_close && !viewer.is_at_fault
 }
 
 fn post(world: &mut World) {
@@ -335,11 +341,11 @@ fn garbage(world: &mut World) {
     let Some(index) = some_viewer(world, can_send) else { return };
     let mask = mask(world);
     let viewer = &mut world.viewers[index];
-    // What follows is a fault or may break whatever is sent next.
-    (viewer.is_excused, viewer.has_sent_close) = (true, true);
+    // It must be told its fault, also while it goes on talking.
+    viewer.is_at_fault = true;
     let wrong = if viewer.ask.is_binary { Data::Text } else { Data::Binary };
     let bytes = match world.random.below(6) {
-        // Reserved bits set: most other eight bytes are faults too, but some are a sound ping.
+        // Reserved bits set.
         0 => (world.random.bits() | 0x70).to_le_bytes().to_vec(),
         1 => vec![0x81, 0x05, b'h', b'e', b'l', b'l', b'o'],
         2 => wire::client_frame(OpCode::Data(Data::Text), b"\xff\xfe", mask),
@@ -348,6 +354,11 @@ fn garbage(world: &mut World) {
         _ => wire::client_frame(OpCode::Data(Data::Continue), b"of nothing", mask),
     };
     world.sockets[index].viewer_sends(&bytes);
+    for _ in 0..[0, 0, 30][world.random.below(3) as usize] {
+        let len = world.random.below(3_000) as usize;
+        let more = wire::client_frame(OpCode::Data(Data::Text), &vec![b'm'; len], mask);
+        world.sockets[index].viewer_sends(&more);
+    }
 }
 
 fn ping(world: &mut World) {

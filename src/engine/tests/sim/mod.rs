@@ -44,6 +44,8 @@ pub(crate) struct Story {
     pub(crate) log_evictions: u64,
     pub(crate) deduplicated: u64,
     pub(crate) overloaded: u64,
+    pub(crate) lingers: u64,
+    pub(crate) lingers_cut: u64,
     pub(crate) outcomes: BTreeMap<Outcome, u64>,
 }
 
@@ -58,6 +60,8 @@ impl Story {
         self.log_evictions += other.log_evictions;
         self.deduplicated += other.deduplicated;
         self.overloaded += other.overloaded;
+        self.lingers += other.lingers;
+        self.lingers_cut += other.lingers_cut;
         for (outcome, count) in &other.outcomes {
             *self.outcomes.entry(*outcome).or_default() += count;
         }
@@ -97,6 +101,8 @@ pub(crate) fn run(seed: u64, step: &mut u32) -> Story {
         log_evictions: sum(|report| report.counters.log_evictions),
         deduplicated: sum(|report| report.counters.posts_deduplicated),
         overloaded: sum(|report| report.counters.posts_refused[PostRefusal::Overloaded as usize]),
+        lingers: sum(|report| report.counters.lingers),
+        lingers_cut: sum(|report| report.counters.lingers_cut.iter().sum()),
         outcomes: BTreeMap::new(),
     };
     finish(&mut world);

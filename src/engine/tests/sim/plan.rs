@@ -51,6 +51,8 @@ impl Plan {
             private_queue_bytes_max: between(1_200, 6_000),
             keepalive_ms: [0, 4_000, 50_000][between(0, 2) as usize],
             close_ms_max: between(2_000, 5_000),
+            linger_bytes_max: if between(0, 3) == 0 { between(100, 3_000) } else { 1 << 20 },
+            lingering_max: if between(0, 3) == 0 { between(1, 6) } else { 4_000 },
             spread_subscribers_min: between(0, 8),
             cpu_target_percent: 70,
             coalesce_ms_max: between(0, 250),

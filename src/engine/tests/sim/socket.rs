@@ -36,7 +36,24 @@ impl Socket {
     }
 
     pub(crate) fn viewer_sends(&mut self, bytes: &[u8]) {
+        if self.is_closed && !bytes.is_empty() {
+            return self.destroy();
+        }
         self.inbound.extend(bytes);
+    }
+
+    /// The node closes its end. Over bytes that it has not read, or that come later, the kernel sends a reset, and
+    /// that destroys what the viewer has not read yet.
+    pub(crate) fn node_closes(&mut self) {
+        self.is_closed = true;
+        if !self.inbound.is_empty() {
+            self.destroy();
+        }
+    }
+
+    fn destroy(&mut self) {
+        self.inbound.clear();
+        self.outbound.clear();
     }
 
     pub(crate) fn viewer_reads(&mut self, len: usize) -> Vec<u8> {

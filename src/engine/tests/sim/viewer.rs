@@ -46,6 +46,8 @@ pub(crate) struct Ask {
     pub(crate) guest: Option<usize>,
     /// Plain HTTP, or a request that must be refused.
     pub(crate) is_odd: bool,
+    /// It must be answered, whatever it sends behind its request.
+    pub(crate) must_hear: bool,
 }
 
 /// A post whose answer is awaited.
@@ -86,6 +88,10 @@ pub(crate) struct Viewer {
     /// Its socket moved, so it may have been lost on the way.
     pub(crate) has_moved: bool,
     pub(crate) has_sent_close: bool,
+    /// It broke the protocol, and must be told so.
+    pub(crate) is_at_fault: bool,
+    /// When it had read its answer or close frame; 0: not yet.
+    pub(crate) last_word_tick: u32,
     pub(crate) is_drain_told: bool,
     pub(crate) viewers_seen: u32,
 }
@@ -109,6 +115,8 @@ impl Viewer {
             is_excused: false,
             has_moved: false,
             has_sent_close: false,
+            is_at_fault: false,
+            last_word_tick: 0,
             is_drain_told: false,
             viewers_seen: 0,
         }
@@ -116,6 +124,16 @@ impl Viewer {
 
     pub(crate) fn is_watching(&self) -> bool {
         self.state == State::Watching { is_welcome: true }
+    }
+
+    /// Whether it has read a whole answer.
+    pub(crate) fn has_answer(&self) -> bool {
+        matches!(self.state, State::Answered(_)) && self.buffer.last() == Some(&b'}')
+    }
+
+    /// Whether it has read what ends its connection.
+    pub(crate) fn has_heard_last_word(&self) -> bool {
+        self.has_answer() || matches!(self.state, State::Closing(_))
     }
 
     pub(crate) fn is_over(&self) -> bool {
@@ -261,13 +279,18 @@ impl Viewer {
                 assert!(self.buffer.is_empty(), "bytes after the close frame");
                 let is_ours = code == 1012 && self.is_drain_told;
                 assert!(
-                    is_ours || code == 4000 || self.has_sent_close || self.has_flooded(code),
+                    is_ours
+                        || code == 4000
+                        || self.has_sent_close
+                        || self.is_at_fault
+                        || self.has_flooded(code),
                     "closed with {code} for nothing"
                 );
                 Outcome::Closed(code)
             }
             State::Asking => {
-                assert!(self.is_excused || self.has_moved || self.ask.is_odd, "{:?}", self.ask);
+                let is_unheard = self.ask.is_odd && !self.ask.must_hear;
+                assert!(self.is_excused || self.has_moved || is_unheard, "{:?}", self.ask);
                 Outcome::Dropped
             }
             State::Watching { .. } => {

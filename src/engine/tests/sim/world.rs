@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use uproar_engine::engine::{Chunk, Engine, Output, Setup, Source};
-use uproar_engine::limits::LagPolicy;
+use uproar_engine::limits::{LagPolicy, Limits};
 use uproar_engine::mesh::MeshMessage;
 use uproar_engine::random::Random;
 use uproar_engine::table::Id;
-use uproar_engine::time::Now;
+use uproar_engine::time::{Now, ticks};
 
 use super::oracle::Oracle;
 use super::plan::Plan;
@@ -25,6 +25,10 @@ struct Held {
     /// The engine wants bytes: once, during the handshake, or for good, once it is live.
     may_read: bool,
     is_live: bool,
+    /// It counts as a connection of the node.
+    is_counted: bool,
+    /// The engine wants this many bytes thrown away.
+    discard: Option<u32>,
     /// When bytes of any kind, and when frames of the log, last went out to it; it counts as then when it
     /// goes live, and when it takes bytes again.
     sent_us: u64,
@@ -35,7 +39,16 @@ struct Held {
 
 impl Held {
     fn new(socket: usize, may_read: bool) -> Self {
-        Self { socket, may_read, is_live: false, sent_us: 0, log_sent_us: 0, heard_us: 0 }
+        Self {
+            socket,
+            may_read,
+            is_live: false,
+            is_counted: false,
+            discard: None,
+            sent_us: 0,
+            log_sent_us: 0,
+            heard_us: 0,
+        }
     }
 }
 
@@ -172,7 +185,7 @@ impl World {
                     let now_us = self.now.mono_us;
                     let held = self.held(shard, id);
                     assert!(!held.is_live, "a connection goes live once");
-                    (held.is_live, held.may_read) = (true, true);
+                    (held.is_live, held.may_read, held.is_counted) = (true, true, true);
                     (held.sent_us, held.log_sent_us, held.heard_us) = (now_us, 0, now_us);
                 }
                 Output::Move { id, to, token } => {
@@ -192,6 +205,20 @@ impl World {
                         self.shards[shard].engine.handed_over(id);
                     }
                 }
+                Output::Linger { id } => {
+                    self.live += 1;
+                    let held = self.held(shard, id);
+                    assert!(!held.is_counted, "a connection counts once");
+                    held.is_counted = true;
+                }
+                Output::Discard { id, len } => {
+                    assert!(len > 0, "something to throw away");
+                    let held = self.held(shard, id);
+                    // A read that is in flight leads here again.
+                    if held.is_live || !held.may_read {
+                        held.discard = Some(len);
+                    }
+                }
                 Output::AwaitWritable { id } => {
                     let socket = self.held(shard, id).socket;
                     self.sockets[socket].awaits_writable = true;
@@ -199,12 +226,12 @@ impl World {
                 Output::Close { id, was_counted, has_moved } => {
                     let held = self.shards[shard].held.remove(&id);
                     let held = held.expect("a connection is closed once");
-                    assert_eq!(was_counted, held.is_live, "what went live is counted");
+                    assert_eq!(was_counted, held.is_counted, "what is counted is counted back");
                     self.live -= u32::from(was_counted);
                     if !has_moved {
                         let socket = &mut self.sockets[held.socket];
                         assert!(!socket.is_closed, "a socket is closed once");
-                        socket.is_closed = true;
+                        socket.node_closes();
                     }
                 }
             }
@@ -294,7 +321,10 @@ impl World {
         let ids: Vec<Id> = self.shards[shard].held.keys().copied().collect();
         for id in ids {
             let Some(&held) = self.shards[shard].held.get(&id) else { continue };
-            if !held.may_read || !self.sockets[held.socket].is_readable() || self.strikes(4) {
+            if !(held.may_read || held.discard.is_some())
+                || !self.sockets[held.socket].is_readable()
+                || self.strikes(4)
+            {
                 continue;
             }
             let most = match self.random.below(4) {
@@ -303,6 +333,18 @@ impl World {
                 _ => 4_096,
             };
             let most = if self.is_calm { usize::MAX } else { most };
+            if let Some(len) = held.discard {
+                self.shards[shard].held.get_mut(&id).expect("held").discard = None;
+                let engine = &mut self.shards[shard].engine;
+                match self.sockets[held.socket].node_reads(most.min(len as usize)) {
+                    Read::Nothing => unreachable!("it is readable"),
+                    Read::Bytes(bytes) => engine.discarded(self.now, id, bytes.len() as u32),
+                    Read::End => engine.ended(self.now, id),
+                    Read::Reset => engine.failed(self.now, id),
+                }
+                self.obey(shard);
+                continue;
+            }
             let engine = &mut self.shards[shard].engine;
             match self.sockets[held.socket].node_reads(most) {
                 Read::Nothing => {}
@@ -409,9 +451,19 @@ impl World {
         let bytes = socket.viewer_reads(most);
         let back = viewer.take(&bytes, self.now.mono_us, &mut self.oracle);
         socket.viewer_sends(&back);
+        if viewer.last_word_tick == 0 && viewer.has_heard_last_word() {
+            viewer.last_word_tick = self.now.tick();
+            // Some close at once when they have their answer, as HTTP clients do, and some never.
+            if viewer.has_answer() && self.random.below(3) > 0 {
+                socket.viewer_ends();
+            }
+        }
         if socket.viewer_sees_end() {
             // Who is evicted is slow, and may not get the close frame whole in time either.
             viewer.is_excused |= self.plan.limits.lag_policy == LagPolicy::Evict;
+            // So may a last word be that others' or its own bytes have cut off.
+            let Limits { linger_bytes_max, lingering_max, .. } = self.plan.limits;
+            viewer.is_excused |= linger_bytes_max < 1 << 20 || lingering_max < 4_000;
             viewer.ended();
         }
     }
@@ -450,8 +502,17 @@ impl World {
     /// Asserts the engines' own invariants.
     pub(crate) fn check(&self) {
         self.check_silences();
+        let close_ticks = ticks(self.plan.limits.close_ms_max);
         for shard in &self.shards {
             shard.engine.check();
+            for held in shard.held.values() {
+                // Whoever has read the last word by this tick is gone by that one, however it behaves.
+                let heard_tick = self.viewers[held.socket].last_word_tick;
+                assert!(
+                    heard_tick == 0 || shard.ticked <= heard_tick + close_ticks + 1,
+                    "it lingers beyond its deadline"
+                );
+            }
             assert_eq!(shard.engine.live_connections() as usize, {
                 shard.held.values().filter(|held| held.is_live).count()
             });
