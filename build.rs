@@ -1,6 +1,6 @@
 //! Which commit this is, for `--version`, `uproar_build_info` and the log.
 //!
-//! UPROAR_COMMIT says it where there is no repository (a package built of an archive); else git does;
+//! BUILD_COMMIT says it where there is no repository (a package built of an archive); else git does;
 //! else it is unknown. Neither a clock nor the machine is read, so the same sources make the same binary.
 
 use std::path::Path;
@@ -10,10 +10,10 @@ use std::process::Command;
 const DIGITS: usize = 12;
 
 fn main() {
-    println!("cargo::rerun-if-env-changed=UPROAR_COMMIT");
-    let given = std::env::var("UPROAR_COMMIT").ok().filter(|commit| !commit.is_empty());
+    println!("cargo::rerun-if-env-changed=BUILD_COMMIT");
+    let given = std::env::var("BUILD_COMMIT").ok().filter(|commit| !commit.is_empty());
     let commit = given.or_else(from_git).unwrap_or_else(|| "unknown".to_owned());
-    println!("cargo::rustc-env=UPROAR_COMMIT={commit}");
+    println!("cargo::rustc-env=BUILD_COMMIT={commit}");
 }
 
 fn git(args: &[&str]) -> Option<String> {

@@ -3,8 +3,8 @@
 /// The version of the sources.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The commit they are, or `unknown` where the build had no repository and no UPROAR_COMMIT (`build.rs`).
-pub const COMMIT: &str = env!("UPROAR_COMMIT");
+/// The commit they are, or `unknown` where the build had no repository and no BUILD_COMMIT (`build.rs`).
+pub const COMMIT: &str = env!("BUILD_COMMIT");
 
 /// Both, as `uproar --version` shows them.
-pub const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("UPROAR_COMMIT"), ")");
+pub const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("BUILD_COMMIT"), ")");

@@ -133,6 +133,8 @@ fn an_address_of_another_host_is_said_so() {
 #[test]
 fn the_version_names_the_commit() {
     let version = stdout(&run(&["--version"]));
+    // A build's variable of a name like a setting's would be one to each `cargo run`.
+    assert!(!std::env::vars().any(|(name, _)| name == "UPROAR_COMMIT"));
     let commit = version.trim_end().strip_prefix("uproar ").unwrap().split_once(" (").unwrap().1;
     let commit = commit.strip_suffix(')').unwrap();
     let is_one = commit.len() == 12 && commit.bytes().all(|b| b.is_ascii_hexdigit());
@@ -222,7 +224,10 @@ fn post_prints_the_id_and_the_node_has_the_comment() {
 
     let refused = run(&["post", "final", "", "--url", &url]);
     assert_eq!(refused.status.code(), Some(1));
-    assert_eq!(stderr(&refused), "uproar: refused with 400 empty: the text is empty\n");
+    assert_eq!(
+        stderr(&refused),
+        "uproar: refused with 400 empty: the text has nothing that anybody can see\n"
+    );
 }
 
 #[test]
@@ -240,4 +245,40 @@ fn clients_say_what_is_wrong_with_an_address() {
         assert_eq!(output.status.code(), Some(1), "{args:?}");
         assert!(stderr(&output).contains(sentence), "{args:?}: {}", stderr(&output));
     }
+}
+
+/// What a shell gives may be more or less than what the service has; `--unit` asks systemd for the latter.
+#[test]
+fn a_configuration_is_judged_by_the_limits_of_the_unit() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = std::env::temp_dir().join(format!("uproar-{}-unit", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let (systemctl, file) = (dir.join("systemctl"), dir.join("uproar.toml"));
+    std::fs::write(&file, "http_connections_max = 512\n").unwrap();
+    let check = |shown: &str, args: &[&str]| {
+        std::fs::write(&systemctl, format!("#!/bin/sh\nprintf '{shown}'\n")).unwrap();
+        std::fs::set_permissions(&systemctl, std::fs::Permissions::from_mode(0o755)).unwrap();
+        Command::new(env!("CARGO_BIN_EXE_uproar"))
+            .args(["config", "check", file.to_str().unwrap()])
+            .args(args)
+            .env("PATH", format!("{}:/usr/bin:/bin", dir.display()))
+            .output()
+            .unwrap()
+    };
+    let unit = ["--unit", "uproar"];
+    let low = check("LoadState=loaded\\nLimitNOFILE=600\\nCPUAffinity=\\n", &unit);
+    assert_eq!(low.status.code(), Some(78));
+    let told = stderr(&low);
+    assert!(told.contains("limit is 600") || told.contains("limit of 600"), "{told}");
+    let good = check("LoadState=loaded\\nLimitNOFILE=65536\\nCPUAffinity=0\\n", &unit);
+    assert!(
+        stdout(&good).contains("(by the limits of uproar: 65536 descriptors, 1 CPUs)"),
+        "{good:?}"
+    );
+    let none = check("LoadState=not-found\\nLimitNOFILE=\\n", &unit);
+    assert_eq!(none.status.code(), Some(2));
+    assert!(stderr(&none).contains("there is no unit uproar"));
+    let shell = check("", &[]);
+    assert!(stdout(&shell).contains("by the limits of this shell (--unit has the service's)"));
+    std::fs::remove_dir_all(&dir).unwrap();
 }

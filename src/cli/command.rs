@@ -257,9 +257,16 @@ fn config() -> Command {
                         .action(clap::ArgAction::SetTrue)
                         .help("Leave out whether it fits this host: its CPUs and descriptor limit"),
                 )
+                .arg(
+                    Arg::new("unit")
+                        .long("unit")
+                        .value_name("UNIT")
+                        .conflicts_with("anywhere")
+                        .help("Judge by the limits of this service, running or not, instead of this shell's, as in --unit uproar"),
+                )
                 .after_help(
-                    "Judges what `serve` would refuse on this host, with the limits of this shell. \
-                     Exit code 0: good; 78: wrong configuration.",
+                    "Judges what `serve` would refuse on this host, with the descriptor limit and the CPUs of \
+                     this shell, or of the unit. Exit code 0: good; 2: no such unit; 78: wrong configuration.",
                 ),
         )
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::ArgMatches;
 
-use super::{EXIT_CONFIG, command, complain, finish, print_line};
+use super::{EXIT_CONFIG, EXIT_USAGE, command, complain, finish, print_line, unit};
 use crate::config::{Loaded, Problems, Sources, commented_default, effective};
 use crate::control::{Host, Layout};
 
@@ -15,17 +15,35 @@ pub(super) fn run(args: &ArgMatches) -> ExitCode {
         Some(("check", args)) => {
             let file = args.get_one::<PathBuf>("file").expect("clap demands it").clone();
             let sources = Sources { file: Some(file.clone()), ..Sources::default() };
-            let judged = if args.get_flag("anywhere") {
-                sources.load()
+            let (judged, by) = if args.get_flag("anywhere") {
+                (sources.load(), "whatever the host".to_owned())
             } else {
-                Layout::load(&sources, &Host::observe()).map(|(mut loaded, layout)| {
+                let mut host = Host::observe();
+                let unit = args.get_one::<String>("unit");
+                if let Some(unit) = unit {
+                    match unit::limits(unit) {
+                        Ok(limits) => host = limits.of(host),
+                        Err(why) => {
+                            complain(&why);
+                            return ExitCode::from(EXIT_USAGE);
+                        }
+                    }
+                }
+                let by = format!(
+                    "by the limits of {}: {} descriptors, {} CPUs",
+                    unit.map_or("this shell (--unit has the service's)", String::as_str),
+                    host.descriptors_max,
+                    host.cpus.len()
+                );
+                let judged = Layout::load(&sources, &host).map(|(mut loaded, layout)| {
                     loaded.warnings.extend(layout.warnings);
                     loaded
-                })
+                });
+                (judged, by)
             };
             show(judged, |loaded| {
                 let set = loaded.origins.len();
-                format!("{}: good, {set} settings", file.display())
+                format!("{}: good, {set} settings ({by})", file.display())
             })
         }
         Some(("show", args)) => show(command::sources(args, std::env::vars_os()).load(), effective),

@@ -13,6 +13,7 @@ mod drain;
 mod post;
 mod tail;
 mod top;
+mod unit;
 mod url;
 
 use std::io::{self, Write};

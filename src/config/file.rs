@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::setting::{Kind, Setting};
 use super::sources::{Origin, Problem, Typed};
-use super::{find, nearest};
+use super::{find, nearest, syntax};
 
 /// What a file says, and what is wrong with it.
 #[derive(Debug, Default)]
@@ -48,15 +48,25 @@ fn parse(path: &Path, text: &str) -> Read {
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in &errors {
         let offset = error.span().map_or(0, |span| span.start);
-        let sentence = format!("not valid TOML: {}", error.message().replace('\n', ", "));
+        // One mistake may make the parser stumble twice.
+        if read.problems.iter().any(|problem| problem.origin == at(offset)) {
+            continue;
+        }
+        let number = line(offset);
+        let sentence = syntax::sentence(text, number, error.message());
         read.problems.push(Problem { origin: at(offset), sentence });
-        let key = text.lines().nth(line(offset)).and_then(|line| line.split('=').next());
+        let key = text.lines().nth(number).and_then(|line| line.split('=').next());
         read.miss(key.and_then(|key| find(key.trim())).map(|setting| setting.name));
     }
     for (key, value) in table.get_ref() {
         let origin = at(key.span().start);
         // What the parser made of a broken line is nothing that was typed.
         if read.problems.iter().any(|problem| problem.origin == origin) {
+            continue;
+        }
+        // A header that was not closed swallows the lines after it.
+        if !errors.is_empty() && value.get_ref().is_table() {
+            read.miss(find(key.get_ref()).map(|setting| setting.name));
             continue;
         }
         let Some(setting) = find(key.get_ref()) else {

@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! server.rs + limits.rs   the rows          file.rs     TOML to typed texts, with lines
+//! syntax.rs               what is wrong with a line that is no TOML
 //! setting.rs, value.rs    text <-> value    sources.rs  who wins, and where it came from
 //! check.rs                rules across rows document.rs `config default` and `config show`
 //! ```
@@ -19,6 +20,7 @@ mod limits;
 mod server;
 mod setting;
 mod sources;
+mod syntax;
 mod value;
 
 pub use document::{commented_default, effective};

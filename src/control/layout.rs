@@ -181,7 +181,8 @@ pub(crate) fn rings(loaded: &Loaded, host: &Host) -> Result<(u64, u64), Found> {
     if rings > rings_max {
         let sentence = format!(
             "connections_max is {connections}, which needs {rings} rings a shard with a \
-             descriptor limit of {}, but {rings_max} is the most: raise LimitNOFILE or lower it",
+             descriptor limit of {}, but {rings_max} is the most: raise the limit (LimitNOFILE=65536 in \
+             the unit, ulimit -n 65536 in a shell) or lower connections_max",
             host.descriptors_max
         );
         return Err(found(loaded, names, "connections_max", sentence));

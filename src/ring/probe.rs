@@ -76,7 +76,9 @@ pub(crate) fn explain_setup(error: &io::Error) -> io::Error {
              seccomp profile hides it (allow io_uring_setup, io_uring_enter, io_uring_register)"
         }
         Some(libc::EINVAL) => "this kernel's io_uring is too old; run Linux 6.8 or newer",
-        Some(libc::ENOMEM) => "not enough lockable memory for a ring; raise RLIMIT_MEMLOCK",
+        Some(libc::ENOMEM) => {
+            "not enough lockable memory for a ring; raise RLIMIT_MEMLOCK (LimitMEMLOCK=256M in the unit, ulimit -l in a shell)"
+        }
         _ => "the ring could not be set up",
     };
     io::Error::new(error.kind(), format!("{advice} ({error})"))

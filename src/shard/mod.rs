@@ -45,9 +45,24 @@ const EXECUTOR_IO_BYTES: usize = 64 * 1_024;
 /// executor's only task: never.
 const PREEMPT_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What glommio asks of a host before it starts a thread; it looks at the limit, whatever the process may lock.
-const EXECUTOR_NEEDS: &str = "it needs io_uring and RLIMIT_MEMLOCK (LimitMEMLOCK=) of at least 512 KiB and what \
-     `uproar doctor` names for the rings";
+/// What to do about an executor that did not start.
+const EXECUTOR_NEEDS: &str =
+    "it needs io_uring and lockable memory; `uproar doctor` says which of them is missing";
+
+/// What glommio says about a limit of lockable memory under 512 KiB, which it looks at whatever the process may lock.
+const MEMLOCK_LIMIT: &str = "MemLockLimit(";
+
+/// Why an executor died, for whoever has never heard of executors.
+fn in_words(why: &str) -> String {
+    let limits = why.split_once(MEMLOCK_LIMIT).and_then(|(_, rest)| rest.split_once(')'));
+    match limits.and_then(|(limits, _)| limits.split_once('/')) {
+        Some((limit, least)) => format!(
+            "this process may lock {limit} bytes of memory, and {least} is the least: raise the limit \
+             (LimitMEMLOCK=256M in the unit, ulimit -l in a shell, --ulimit memlock=268435456 in a container)"
+        ),
+        None => format!("{why}; {EXECUTOR_NEEDS}"),
+    }
+}
 
 /// Everything the shards need to know before the first socket is opened.
 #[derive(Debug)]
@@ -115,7 +130,7 @@ pub enum LaunchError {
         source: std::io::Error,
     },
     /// A shard's executor ended before the shard was ready: glommio could not set up its own rings.
-    #[error("shard {shard} cannot start its executor ({why}); {EXECUTOR_NEEDS}")]
+    #[error("shard {shard} cannot start: {}", in_words(why))]
     Died {
         /// Which shard.
         shard: usize,
