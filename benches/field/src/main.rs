@@ -12,6 +12,7 @@ mod clock;
 mod conductor;
 mod connection;
 mod fleet;
+mod flood;
 mod options;
 mod plain;
 mod plan;
@@ -30,6 +31,7 @@ fn main() -> std::process::ExitCode {
         options::Command::Idle(idle) => conductor::idle(&idle),
         options::Command::Storm(storm) => conductor::storm(&storm),
         options::Command::Churn(churn) => conductor::churn(&churn),
+        options::Command::Flood(flood) => flood::run(&flood),
         options::Command::PlainServer(server) => plain::serve(&server),
         options::Command::Worker => fleet::run(),
     };

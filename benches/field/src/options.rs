@@ -3,7 +3,7 @@
 use std::net::SocketAddrV4;
 use std::str::FromStr;
 
-use clap::{Args, Parser};
+use clap::{Args, Parser, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 /// Measures a broadcast server from outside; prints one JSON object a run.
@@ -18,6 +18,8 @@ pub(crate) enum Command {
     Storm(Storm),
     /// Ill-behaved clients beside healthy, verified rooms.
     Churn(Churn),
+    /// A few connections that ask for all they can of one thing; prints what became of it.
+    Flood(Flood),
     /// A server that only accepts and holds sockets: the kernel's floor for `idle`.
     PlainServer(PlainServer),
     /// One process of the fleet; started by the others, reads its plan from standard input.
@@ -115,6 +117,54 @@ pub(crate) struct Churn {
     /// Pause after the last offence before memory and descriptors are read again.
     #[arg(long, default_value_t = 15.0)]
     pub(crate) settle: f64,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Flood {
+    /// What of.
+    #[arg(value_enum)]
+    pub(crate) kind: FloodKind,
+    /// Address of the server.
+    #[arg(long)]
+    pub(crate) server: SocketAddrV4,
+    /// Connections at a time.
+    #[arg(long, default_value_t = 16)]
+    pub(crate) connections: usize,
+    /// For how long.
+    #[arg(long, default_value_t = 20.0)]
+    pub(crate) seconds: f64,
+    /// The event that is flooded.
+    #[arg(long, default_value = "flood")]
+    pub(crate) event: String,
+    /// CPU to pin it to.
+    #[arg(long)]
+    pub(crate) cpu: Option<usize>,
+}
+
+/// What a flood is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FloodKind {
+    /// Pongs that nobody asked for.
+    Pongs,
+    /// Pings.
+    Pings,
+    /// Messages that are no commands.
+    Garbage,
+    /// Posts over a connection, far over its rate.
+    Posts,
+    /// Pages of history over HTTP.
+    Pages,
+    /// Posts over HTTP.
+    RestPosts,
+    /// Connections that are upgraded and closed at once.
+    Connects,
+}
+
+impl std::fmt::Display for FloodKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let value = self.to_possible_value().expect("no kind is hidden");
+        f.write_str(value.get_name())
+    }
 }
 
 #[derive(Args, Clone, Debug)]
