@@ -6,6 +6,8 @@
 //!
 //! Not here: what a timer means. Whoever owns the entry computes it again when it fires.
 
+use std::collections::VecDeque;
+
 /// Slots of the wheel; with ticks of 100 ms it spans 102 s, more than any usual deadline.
 const SLOTS: u32 = 1_024;
 const NONE: u32 = u32::MAX;
@@ -78,7 +80,7 @@ impl Wheel {
     }
 
     /// Moves on to `tick` and appends every index that became due to `fired`, unscheduling it.
-    pub fn advance(&mut self, tick: u32, fired: &mut Vec<u32>) {
+    pub fn advance(&mut self, tick: u32, fired: &mut VecDeque<u32>) {
         // After a long sleep each slot is looked at once, whatever the distance.
         let steps = tick.saturating_sub(self.tick).min(SLOTS);
         let first = tick - steps + 1;
@@ -89,7 +91,7 @@ impl Wheel {
                 let links = self.links[index as usize];
                 if links.due <= tick {
                     self.cancel(index);
-                    fired.push(index);
+                    fired.push_back(index);
                 }
                 index = links.next;
             }
@@ -136,8 +138,9 @@ mod tests {
                     _ => {
                         let span = if random.below(9) == 0 { 2_500 } else { 30 };
                         tick += random.below(span);
-                        let mut fired = Vec::new();
+                        let mut fired = VecDeque::new();
                         wheel.advance(tick, &mut fired);
+                        let mut fired = Vec::from(fired);
                         fired.sort_unstable();
                         let mut expected = Vec::new();
                         for (index, due) in model.iter_mut().enumerate() {

@@ -155,6 +155,7 @@ impl<K: Kernel> Driver<K> {
             let (mut has_worked, mono_us) = self.take_input(now);
             let now = Now { mono_us, ..now };
             self.tick(now);
+            has_worked |= self.engine.step(now);
             self.do_outputs(now);
             has_worked |= self.flush(now);
             self.do_outputs(now);

@@ -101,7 +101,7 @@ impl Flooder<'_> {
             FloodKind::Pings => wire::put_frame(&mut frame, wire::PING, b""),
             FloodKind::Pongs => wire::put_frame(&mut frame, wire::PONG, b""),
             FloodKind::Posts => {
-                wire::put_frame(&mut frame, 1, br#"{"type":"post","ref":"1","text":"x"}"#)
+                wire::put_frame(&mut frame, 1, br#"{"type":"post","ref":"1","text":"x"}"#);
             }
             _ => wire::put_frame(&mut frame, 1, b"{}"),
         }

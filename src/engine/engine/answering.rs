@@ -3,7 +3,6 @@
 use super::Engine;
 use super::posting::{Draft, guest_id};
 use crate::codec;
-use crate::connection::{Connection, Private};
 use crate::control::{PostRefusal, Reply, Request};
 use crate::hot::{self, HotRoom, HotRooms, Largest};
 use crate::ids::EventId;
@@ -45,15 +44,12 @@ impl Engine {
         }
     }
 
-    /// New limits hold at once for logs and deadlines, not only for what comes next.
+    /// New limits hold for logs and deadlines that are there as well, as soon as a few steps have walked through them.
     fn reload(&mut self, now: Now, limits: Limits) {
         self.limits = limits;
-        let rooms: Vec<Id> = self.rooms.table.iter().map(|(id, _)| id).collect();
-        for id in rooms {
-            self.rooms.table.at(id.index).resize_logs(&self.limits);
-            self.limit_logs(id);
-        }
-        self.rearm_all(now);
+        self.rearm_rooms();
+        self.walk_all();
+        self.step(now);
     }
 
     fn post_over_http(
@@ -142,11 +138,6 @@ impl Engine {
     pub fn report(&self) -> Report {
         let replicas = self.rooms.replicas() as u64;
         let members = u64::from(self.counted) * size_of::<Member>() as u64;
-        let held = |connection: &Connection| {
-            let queue = connection.private.as_deref().map_or(0, Private::bytes_held);
-            queue + connection.reader.bytes_held()
-        };
-        let held: usize = self.connections.iter().map(|(_, connection)| held(connection)).sum();
         Report {
             shard: self.setup.shard,
             counters: self.counters.clone(),
@@ -160,7 +151,7 @@ impl Engine {
             private_bytes: self.private_bytes,
             blocked: self.blocked.into(),
             pause_permille: self.governor.factor_permille(),
-            connection_bytes: self.connections.bytes() as u64 + members + held as u64,
+            connection_bytes: self.connections.bytes() as u64 + members + self.walks.held_bytes,
             is_draining: self.drain.is_some(),
             shell: crate::report::Shell::default(),
         }

@@ -93,6 +93,7 @@ impl Engine {
     pub fn next_chunk(&mut self, now: Now, chunk: &mut Chunk) {
         chunk.clear();
         self.chunk_number = self.chunk_number.wrapping_add(1);
+        self.derived_frames = 0;
         self.wake_rested(now);
         // Single connections leave at least half of the chunk to feeds.
         let most = chunk.sends_max;

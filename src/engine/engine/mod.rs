@@ -25,6 +25,7 @@ mod linking;
 mod placing;
 mod posting;
 mod session;
+mod stepping;
 mod timers;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -178,9 +179,13 @@ pub struct Engine {
     private_bytes: u64,
     blocked: u32,
     chunk_number: u32,
+    /// Frames derived for the present chunk.
+    derived_frames: u64,
     /// Passes that have ended since the last chunk was settled: when their oldest comment was appended.
     finished: Vec<u64>,
-    fired: Vec<u32>,
+    /// Connections whose deadlines have come and have not been looked at.
+    fired: VecDeque<u32>,
+    walks: stepping::Walks,
     scratch: Vec<u8>,
     frame: Vec<u8>,
     counters: Counters,
@@ -220,8 +225,10 @@ impl Engine {
             private_bytes: 0,
             blocked: 0,
             chunk_number: 0,
+            derived_frames: 0,
             finished: Vec::new(),
-            fired: Vec::new(),
+            fired: VecDeque::new(),
+            walks: stepping::Walks::default(),
             scratch: Vec::new(),
             frame: Vec::new(),
             counters: Counters::default(),

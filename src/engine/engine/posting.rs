@@ -12,6 +12,10 @@ use crate::room::Role;
 use crate::table::Id;
 use crate::time::{Now, ticks};
 
+/// Frames that are derived while one chunk is built, of all rooms together, until the next room is put off: someone
+/// who joins many rooms at once, whose views nobody has read before, must not keep the others' sends waiting.
+const DERIVED_FRAMES_MAX: u64 = 256;
+
 /// A checked comment before it has an id and an offset.
 #[derive(Debug)]
 pub(super) struct Draft<'a> {
@@ -175,7 +179,14 @@ impl Engine {
         if Codec::ALL.into_iter().all(|codec| room.is_derived(codec)) {
             return true;
         }
+        if self.derived_frames >= DERIVED_FRAMES_MAX {
+            return false;
+        }
+        let before = room.ends();
         let is_derived = room.derive(fair_bytes, &mut self.scratch);
+        let ends = room.ends().into_iter().zip(before);
+        self.derived_frames +=
+            ends.map(|(end, before)| end.unwrap_or(0) - before.unwrap_or(0)).sum::<u64>();
         // Nobody here may read the view: its subscribers can all be on other shards.
         self.hint_followers(now, room_id);
         self.limit_logs(room_id);

@@ -13,8 +13,6 @@ use crate::ws::writer;
 
 /// RFC 6455 §7.4.1 and its registry: the server restarts; connect again.
 const CLOSE_RESTART: u16 = 1012;
-/// Over how many ticks deadlines are spread that a reload has made overdue: 5 s.
-const REARM_TICKS: u32 = 50;
 
 /// Where between 0 and `most` the place of a connection falls: evenly over any run of connections, as
 /// steps by the golden ratio are, and always the same for the same connection.
@@ -28,14 +26,9 @@ impl Engine {
     /// included, in permille.
     pub fn tick(&mut self, now: Now, busy_permille: u32) {
         self.governor.sample(busy_permille, self.limits.cpu_target_percent);
-        let mut fired = std::mem::take(&mut self.fired);
-        self.wheel.advance(now.tick(), &mut fired);
-        for index in fired.drain(..) {
-            if let Some(id) = self.connections.id_at(index) {
-                self.timer(now, id);
-            }
-        }
-        self.fired = fired;
+        self.wheel.advance(now.tick(), &mut self.fired);
+        self.step(now);
+        self.count_held();
         self.expire_halves(now);
         self.release_replicas();
         self.free_idle_rooms(now);
@@ -57,20 +50,15 @@ impl Engine {
     }
 
     /// As [`Self::arm`]; a deadline before `earliest` is put off until then.
-    fn arm_after(&mut self, earliest: u32, id: Id) {
+    pub(super) fn arm_after(&mut self, earliest: u32, id: Id) {
         let Some(due) = self.deadline(id) else { return };
         if self.wheel.due(id.index).is_none_or(|scheduled| scheduled > due) {
             self.wheel.schedule(id.index, due.max(earliest));
         }
     }
 
-    /// Brings all deadlines in line with new limits. What is overdue by them is spread over a few seconds.
-    pub(super) fn rearm_all(&mut self, now: Now) {
-        for index in 0..self.connections.index_bound() {
-            if let Some(id) = self.connections.id_at(index) {
-                self.arm_after(now.tick() + 1 + spread(index, REARM_TICKS), id);
-            }
-        }
+    /// Brings the deadlines of idle rooms in line with new limits.
+    pub(super) fn rearm_rooms(&mut self) {
         let idle = ticks(self.limits.room_idle_ms_max);
         for (due, room_id) in &mut self.rooms.idle {
             let room = self.rooms.table.get(*room_id);
@@ -141,7 +129,7 @@ impl Engine {
         })
     }
 
-    fn timer(&mut self, now: Now, id: Id) {
+    pub(super) fn timer(&mut self, now: Now, id: Id) {
         let tick = now.tick();
         if let Some(connection) = self.connections.get_mut(id) {
             connection.patience.forget(now);

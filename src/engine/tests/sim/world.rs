@@ -253,6 +253,8 @@ impl World {
             self.shards[shard].engine.tick(self.now, busy);
             self.obey(shard);
         }
+        self.shards[shard].engine.step(self.now);
+        self.obey(shard);
         self.take_arrivals(shard);
         self.take_mail(shard);
         self.read_sockets(shard);
