@@ -84,7 +84,7 @@ limits! {
     "Logs of rooms" {
         log_bytes_max = "67108864", bytes(MIB, 1024 * 1024 * MIB),
             "All retained comments of the node in memory, divided evenly among the shards; beyond \
-             it the coldest rooms lose their oldest comments.";
+             it the room that holds most loses its oldest comments, so who writes little keeps all.";
         room_log_bytes_max = "4194304", bytes(65_536, 1024 * MIB),
             "Retained comments of one room, all codecs together; the oldest go first.";
         room_log_frames_max = "8192", count("frames", 16, 1_048_576),
@@ -104,7 +104,8 @@ limits! {
     "Slow and silent viewers" {
         lag_policy = "skip", Kind::Choice(&["skip", "evict"]),
             "What happens to a viewer that falls out of its room's log: `skip` moves it ahead and \
-             announces the gap, `evict` closes it with 4000.";
+             announces the gap, `evict` closes it with 4000. Whose socket took all it was given is \
+             moved ahead in any case.";
         stall_ms_max = "30000", ms(1_000, DAY_MS),
             "A viewer with bytes waiting that accepts none for this long is evicted.";
         private_queue_bytes_max = "65536", bytes(4_096, 64 * MIB),

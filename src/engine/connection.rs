@@ -143,6 +143,8 @@ pub struct Connection {
     pub is_ready: bool,
     /// The shell was asked to report when the socket can be written to.
     pub is_blocked: bool,
+    /// It was blocked and has not been sent everything since.
+    pub is_slow: bool,
     /// It counts as a live connection of the node.
     pub is_counted: bool,
     /// It was refused, and counts against the limits while it is heard to its end.
@@ -172,6 +174,7 @@ impl Connection {
             codec: Codec::Json,
             is_ready: false,
             is_blocked: false,
+            is_slow: false,
             is_counted: false,
             is_refused: false,
             is_close_sent: false,

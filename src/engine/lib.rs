@@ -23,6 +23,7 @@ pub mod page;
 pub mod patience;
 pub mod placement;
 pub mod random;
+pub mod ranks;
 pub mod rate;
 pub mod report;
 pub mod room;

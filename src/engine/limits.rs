@@ -44,7 +44,7 @@ pub struct Limits {
     pub rooms_max: u32,
     /// An event without viewers and comments for this long is forgotten, in milliseconds.
     pub room_idle_ms_max: u32,
-    /// All logs of the node together, in bytes; beyond it the coldest rooms lose their oldest
+    /// All logs of the node together, in bytes; beyond it the room that holds most loses its oldest
     /// frames. Divided evenly among the shards.
     pub log_bytes_max: u64,
     /// The log of one room, all codecs together, in bytes.

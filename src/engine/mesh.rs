@@ -12,6 +12,7 @@ use crate::control::PostRefusal;
 use crate::http::Upgrade;
 use crate::ids::CommentId;
 use crate::log::Grant;
+use crate::room::SentTo;
 use crate::table::Id;
 
 /// Commands that may wait for one link; beyond it posts get `overloaded` and moves 503.
@@ -84,6 +85,8 @@ pub struct Spread {
     pub viewers: u32,
     /// The logs, by codec index.
     pub logs: [Option<Grant>; 2],
+    /// Where the replica tells how far it has sent.
+    pub sent_to: SentTo,
 }
 
 /// A post on its way to the home shard.

@@ -192,6 +192,29 @@ impl AcceptFailure {
     }
 }
 
+/// Why a viewer fell out of its room's log; the order is the order of [`Counters::gaps`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum GapCause {
+    /// Its socket had taken no more bytes, and it has not caught up since.
+    Viewer,
+    /// Its socket took all it was given: the shard's passes were slower than the log lost its oldest comments.
+    Pass,
+}
+
+impl GapCause {
+    /// All causes, in order.
+    pub const ALL: [Self; 2] = [Self::Viewer, Self::Pass];
+    /// The value of the `cause` label.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Pass => "pass",
+        }
+    }
+}
+
 /// Events counted by the engine since the shard started.
 #[derive(Clone, Debug, Default)]
 pub struct Counters {
@@ -231,14 +254,16 @@ pub struct Counters {
     pub bytes_received: u64,
     /// Writes that the kernel took in part or not at all.
     pub short_writes: u64,
-    /// Gap notices sent.
-    pub gaps: u64,
-    /// Comments covered by gap notices.
-    pub gap_comments: u64,
+    /// Gap notices sent, by [`GapCause`].
+    pub gaps: [u64; GapCause::ALL.len()],
+    /// Comments covered by gap notices, by [`GapCause`].
+    pub gap_comments: [u64; GapCause::ALL.len()],
     /// Keepalive pings sent.
     pub pings: u64,
     /// Frames dropped from logs because the shard's share of `log_bytes_max` was used up.
     pub log_evictions: u64,
+    /// Those of them that went although somebody whose socket takes bytes had not been sent all of what went.
+    pub log_evictions_unsent: u64,
     /// Rooms freed after `room_idle_ms_max`.
     pub rooms_freed: u64,
     /// Finished passes over a room's subscribers.

@@ -7,6 +7,8 @@
 //! Not here: when a feed is flushed (`fanout`), what a connection is (`connection`).
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use hashbrown::HashMap;
 
@@ -14,7 +16,7 @@ use crate::codec::{self, Codec};
 use crate::ids::{EventId, Position};
 use crate::keys::Keys;
 use crate::limits::Limits;
-use crate::log::Log;
+use crate::log::{Log, Trim};
 use crate::mesh::Spread;
 use crate::rate::Rate;
 use crate::share::Budget;
@@ -113,6 +115,9 @@ pub struct Feed {
     pub appended_us: Option<u64>,
     /// No pass begins before this, in monotonic microseconds.
     pub rest_until_us: u64,
+    /// Every member whose socket takes bytes has been sent all before this offset; it may be less than is true,
+    /// until somebody asks ([`Self::count_sent`]).
+    pub sent_to: u64,
 }
 
 impl Feed {
@@ -124,12 +129,22 @@ impl Feed {
             pass: None,
             appended_us: None,
             rest_until_us: 0,
+            sent_to: u64::MAX,
         }
+    }
+
+    /// Brings [`Self::sent_to`] up to date. `is_blocked` is asked about members that are held.
+    pub fn count_sent(&mut self, is_blocked: impl Fn(u32) -> bool) {
+        let live = self.members.iter().filter(|m| !(m.is_held() && is_blocked(m.connection)));
+        self.sent_to = live.map(|member| member.cursor).min().unwrap_or(u64::MAX);
     }
 }
 
+/// What a replica tells its home shard of [`Feed::sent_to`], by codec index.
+pub type SentTo = Arc<[AtomicU64; Codec::ALL.len()]>;
+
 /// What the home shard knows of a replica.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Follower {
     /// Grants sent that have neither failed nor been released; 0: there is no replica.
     pub grants: u32,
@@ -137,6 +152,8 @@ pub struct Follower {
     pub members: u32,
     /// An "appended" for it waits in the outbox.
     pub is_hinted: bool,
+    /// How far it has sent; made by the first grant.
+    pub sent_to: Option<SentTo>,
     /// When the oldest comment was appended that this one is about, in monotonic microseconds.
     pub appended_us: u64,
 }
@@ -154,8 +171,6 @@ pub struct Home {
     pub comments: Rate,
     /// Time of the newest comment, Unix ms; it runs backwards only when the clock was wrong.
     pub time_ms: u64,
-    /// Place in the order of coldness; 0 while nothing is held.
-    pub warmth: u64,
     /// Bytes of its logs in the shard's sum.
     pub counted_bytes: u64,
     /// The last tick with a subscriber or a comment.
@@ -177,6 +192,17 @@ pub struct Replica {
     pub viewers: u32,
     /// A change of members waits in the outbox.
     pub is_listed: bool,
+    /// What the home shard reads.
+    pub sent_to: SentTo,
+    /// It stands in the list of replicas that will tell how far they have sent.
+    pub is_telling: bool,
+}
+
+impl Replica {
+    /// Tells the home shard that nobody waits for anything here: the replica is about to go.
+    pub fn owes_nothing(&self) {
+        self.sent_to.iter().for_each(|told| told.store(u64::MAX, Ordering::Release));
+    }
 }
 
 /// Whose room it is.
@@ -227,6 +253,8 @@ impl Room {
             grants: 0,
             viewers: 0,
             is_listed: false,
+            sent_to: Arc::clone(&spread.sent_to),
+            is_telling: false,
         };
         let role = Role::Replica(Box::new(replica));
         let traffic = Traffic::default();
@@ -350,21 +378,35 @@ impl Room {
         }
     }
 
-    /// Home: drops the oldest segment of whichever log reaches back furthest; the canonical log keeps
+    /// Home: drops the oldest frames of whichever log reaches back furthest; the canonical log keeps
     /// what the view has not derived yet. `may_empty`: the last may go too. `None`: none may go.
     pub fn trim(&mut self, may_empty: bool) -> Option<u64> {
+        let (codec, trim) = self.next_trim(may_empty)?;
+        Some(self.drop_oldest(codec, trim))
+    }
+
+    /// Home: does what [`Self::next_trim`] said, and returns how many frames went.
+    pub fn drop_oldest(&mut self, codec: Codec, trim: Trim) -> u64 {
+        let feed = self.feed_mut(codec).expect("what is to be trimmed is there");
+        feed.log.drop_oldest(trim)
+    }
+
+    /// Home: the log that [`Self::trim`] would take from, and what it would do to it.
+    #[must_use]
+    pub fn next_trim(&self, may_empty: bool) -> Option<(Codec, Trim)> {
         let may_empty = may_empty && !self.is_followed();
-        let [canonical, view] = &mut self.feeds;
-        let canonical = canonical.as_deref_mut().map(|feed| &mut feed.log)?;
-        let Some(view) = view.as_deref_mut().map(|feed| &mut feed.log) else {
-            return canonical.trim(may_empty);
-        };
-        let may_trim_canonical = canonical.trim_end() <= view.end();
-        if may_trim_canonical && canonical.tail() <= view.tail() {
-            return canonical.trim(may_empty).or_else(|| view.trim(may_empty));
+        let canonical = &self.feed(Codec::Binary)?.log;
+        let view = self.feed(Codec::Json).map(|feed| &feed.log);
+        let derived_end = view.map_or(u64::MAX, Log::end);
+        let of_canonical = canonical.next_trim(may_empty).filter(|trim| trim.tail <= derived_end);
+        let of_canonical = of_canonical.map(|trim| (Codec::Binary, trim));
+        let Some(view) = view else { return of_canonical };
+        let of_view = view.next_trim(may_empty).map(|trim| (Codec::Json, trim));
+        if canonical.tail() <= view.tail() {
+            of_canonical.or(of_view)
+        } else {
+            of_view.or(of_canonical)
         }
-        view.trim(may_empty)
-            .or_else(|| if may_trim_canonical { canonical.trim(may_empty) } else { None })
     }
 
     /// Home: another shard has, or is about to have, a replica.
@@ -438,6 +480,8 @@ pub struct Rooms {
     pub idle: VecDeque<(u32, Id)>,
     /// Replicas that have lost their last member.
     pub emptied: Vec<Id>,
+    /// Replicas whose members may have been sent more than the home shard knows.
+    pub telling: Vec<Id>,
 }
 
 impl Rooms {

@@ -2,7 +2,7 @@
 
 use uproar_engine::control::PostRefusal;
 use uproar_engine::report::{
-    AcceptFailure, CloseCause, Contradiction, Histogram, LingerCut, Refusal, Report,
+    AcceptFailure, CloseCause, Contradiction, GapCause, Histogram, LingerCut, Refusal, Report,
 };
 
 use super::exposition::{Family, Kind, Number};
@@ -54,6 +54,10 @@ fn contradictions(report: &Report) -> Vec<(&'static str, u64)> {
 
 fn accepts_failed(report: &Report) -> Vec<(&'static str, u64)> {
     AcceptFailure::ALL.map(|f| (f.label(), report.shell.accepts_failed[f as usize])).to_vec()
+}
+
+fn by_gap_cause(counts: [u64; GapCause::ALL.len()]) -> Vec<(&'static str, u64)> {
+    GapCause::ALL.map(|cause| (cause.label(), counts[cause as usize])).to_vec()
 }
 
 static ROWS: &[Row] = &[
@@ -162,12 +166,19 @@ static ROWS: &[Row] = &[
         |r| r.counters.short_writes,
     ),
     gauge("uproar_blocked_connections", "Viewers whose socket buffer is full.", |r| r.blocked),
-    counter("uproar_gaps_total", "Gap notices sent to viewers that were too slow.", |r| {
-        r.counters.gaps
-    }),
-    counter("uproar_gap_comments_total", "Comments that viewers missed in announced gaps.", |r| {
-        r.counters.gap_comments
-    }),
+    Row {
+        name: "uproar_gaps_total",
+        kind: Kind::Counter,
+        help: "Gap notices sent, by cause: viewer, its socket took no more; pass, it took everything, but passes were \
+               slower than the log lost its oldest comments.",
+        read: Read::Each("cause", |r| by_gap_cause(r.counters.gaps)),
+    },
+    Row {
+        name: "uproar_gap_comments_total",
+        kind: Kind::Counter,
+        help: "Comments that viewers missed in announced gaps, by cause as uproar_gaps_total.",
+        read: Read::Each("cause", |r| by_gap_cause(r.counters.gap_comments)),
+    },
     counter("uproar_passes_total", "Finished passes over the subscribers of a room.", |r| {
         r.counters.passes
     }),
@@ -199,8 +210,13 @@ static ROWS: &[Row] = &[
     gauge("uproar_log_bytes", "Retained comments, in bytes of log memory.", |r| r.log_bytes),
     counter(
         "uproar_log_evicted_frames_total",
-        "Comments dropped from cold rooms because log_bytes_max was reached.",
+        "Comments dropped because a room, or all together, keep as much as they may: the oldest of who holds most.",
         |r| r.counters.log_evictions,
+    ),
+    counter(
+        "uproar_log_evicted_unsent_frames_total",
+        "Of these, those dropped for log_bytes_max before everybody whose socket takes bytes had been sent all of them.",
+        |r| r.counters.log_evictions_unsent,
     ),
     gauge(
         "uproar_private_queue_bytes",

@@ -147,7 +147,7 @@ impl Engine {
             handshakes: self.handshakes.into(),
             rooms: self.rooms.table.len() as u64 - replicas,
             replicas,
-            log_bytes: self.log_bytes,
+            log_bytes: self.keeping.bytes,
             private_bytes: self.private_bytes,
             blocked: self.blocked.into(),
             pause_permille: self.governor.factor_permille(),

@@ -114,10 +114,9 @@ impl Engine {
                 assert!(feed.members.iter().all(|member| member.cursor <= room.head().offset + 1));
             }
         }
-        assert_eq!(log_bytes, self.log_bytes, "the sum of log bytes is kept");
-        let can_trim = !self.warmth.is_empty();
+        assert_eq!(log_bytes, self.keeping.bytes, "the sum of log bytes is kept");
         assert!(
-            self.log_bytes <= self.log_share_bytes() || !can_trim,
+            log_bytes <= self.log_share_bytes() || !self.keeping.can_give(),
             "logs stay within the shard's share"
         );
     }

@@ -14,7 +14,7 @@ use crate::connection::Phase;
 use crate::fanout::FeedKey;
 use crate::limits::LagPolicy;
 use crate::log::{Log, Run};
-use crate::report::CloseCause;
+use crate::report::{CloseCause, GapCause};
 use crate::room::{self, Feed, Member, Pass};
 use crate::table::Id;
 use crate::time::Now;
@@ -138,26 +138,34 @@ impl Engine {
             }
             return;
         }
-        let Phase::Live { room, member } = connection.phase else {
+        let Phase::Live { room: room_id, member } = connection.phase else {
             return self.finish_closing(now, id);
         };
         let codec = connection.codec;
-        let room = self.rooms.table.get_mut(room).expect("a member's room exists");
+        let room = self.rooms.table.get_mut(room_id).expect("a member's room exists");
         let feed = room.feed_mut(codec).expect("a member's feed exists");
         let Feed { log, members, .. } = feed;
         let member = &mut members[member as usize];
         member.set_held(false);
         match visit(log, member, id, self.chunk_number, chunk) {
-            Visit::Current => {}
+            Visit::Current => self.has_caught_up(id, room_id),
             Visit::Sent { is_behind } => {
                 self.count_delivery(chunk);
                 if is_behind {
                     self.make_ready(id);
+                } else {
+                    self.has_caught_up(id, room_id);
                 }
             }
             Visit::Taken => self.make_ready(id),
             Visit::Lagged => self.lagged(now, id),
         }
+    }
+
+    /// A member that was served alone has been sent everything.
+    fn has_caught_up(&mut self, id: Id, room_id: Id) {
+        self.connections.at(id.index).is_slow = false;
+        self.ask_again(room_id.index);
     }
 
     /// Sends a member the frames it is to get next in one go with all of its `own` bytes: an ack and the
@@ -244,6 +252,7 @@ impl Engine {
 
     /// `has_sent`: its last sends are in the chunk that is being built; otherwise they went with an earlier one.
     fn end_pass(&mut self, now: Now, key: FeedKey, is_derived: bool, has_sent: bool) {
+        self.ask_again(key.room.index);
         let Some(room) = self.rooms.table.get_mut(key.room) else { return };
         let Some(feed) = room.feed_mut(key.codec()) else { return };
         let pass = feed.pass.take().expect("the pass that ended was under way");
@@ -275,10 +284,12 @@ impl Engine {
 
     /// A subscriber has fallen out of the log.
     fn lagged(&mut self, now: Now, id: Id) {
-        if self.limits.lag_policy == LagPolicy::Evict {
+        let Some(connection) = self.connections.get(id) else { return };
+        let cause = if connection.is_slow { GapCause::Viewer } else { GapCause::Pass };
+        // Nobody is closed as too slow for what the shard did not send in time.
+        if self.limits.lag_policy == LagPolicy::Evict && cause == GapCause::Viewer {
             return self.close(now, id, CLOSE_EVICTED, "too slow", CloseCause::Lag);
         }
-        let Some(connection) = self.connections.get(id) else { return };
         let Phase::Live { room, member } = connection.phase else { return };
         let codec = connection.codec;
         // The home shard may have trimmed past the end that this one knows.
@@ -290,8 +301,8 @@ impl Engine {
         // Half of what is kept, or it would fall out again at once.
         member.cursor = feed.log.tail().max(feed.log.end() - feed.log.frames() / 2);
         let to = member.cursor - 1;
-        self.counters.gaps += 1;
-        self.counters.gap_comments += to + 1 - from;
+        self.counters.gaps[cause as usize] += 1;
+        self.counters.gap_comments[cause as usize] += to + 1 - from;
         self.push_private(now, id, |out| {
             codec::write_notice(codec, &Notice::Gap { from, to }, out);
         });
@@ -399,7 +410,7 @@ impl Engine {
         self.hold(id, true);
         let Some(connection) = self.connections.get_mut(id) else { return };
         if !connection.is_blocked {
-            connection.is_blocked = true;
+            (connection.is_blocked, connection.is_slow) = (true, true);
             connection.socket_tick = now.tick();
             self.blocked += 1;
             self.outputs.push_back(Output::AwaitWritable { id });
@@ -413,6 +424,10 @@ impl Engine {
         if connection.is_blocked {
             connection.is_blocked = false;
             self.blocked -= 1;
+            if let Phase::Live { room, member } = connection.phase {
+                let codec = connection.codec;
+                self.owe_member(room, codec, member);
+            }
             self.make_ready(id);
         }
     }

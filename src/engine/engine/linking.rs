@@ -47,6 +47,7 @@ impl Engine {
             room.sync();
             if room.ends() != before {
                 room.traffic.grows(now.tick(), end, ticks(self.limits.keepalive_ms));
+                self.tell_sent(room_id);
                 self.wake_feeds(now, room_id, appended_us);
             }
         }
@@ -83,6 +84,8 @@ impl Engine {
             change(follower);
         }
         self.list_if_idle(now, room);
+        // A log that nobody follows any more may go whole.
+        self.limit_logs(room);
     }
 
     /// A grant to `shard` did not reach it.
@@ -150,6 +153,7 @@ impl Engine {
                 continue;
             }
             let released = MeshMessage::Released { room: replica.room, grants: replica.grants };
+            replica.owes_nothing();
             self.outboxes[replica.home as usize].push(released);
             self.rooms.remove(room_id);
         }

@@ -20,6 +20,7 @@ mod chunk;
 mod delivery;
 mod draining;
 mod handshake;
+mod keeping;
 mod lingering;
 mod linking;
 mod placing;
@@ -28,13 +29,14 @@ mod session;
 mod stepping;
 mod timers;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use hashbrown::HashMap;
 
 pub use chunk::{CHUNK_SENDS_MAX, Chunk, Delivery, Source};
 
+use self::keeping::Keeping;
 use self::lingering::Lingering;
 use crate::connection::{Connection, Phase, Private};
 use crate::fanout::Fanout;
@@ -172,10 +174,7 @@ pub struct Engine {
     /// Refused connections that are heard to their end.
     refused: u32,
     lingering: Lingering,
-    /// Rooms with frames, coldest first: (warmth, index).
-    warmth: BTreeSet<(u64, u32)>,
-    next_warmth: u64,
-    log_bytes: u64,
+    keeping: Keeping,
     private_bytes: u64,
     blocked: u32,
     chunk_number: u32,
@@ -219,9 +218,7 @@ impl Engine {
             handshakes: 0,
             refused: 0,
             lingering: Lingering::default(),
-            warmth: BTreeSet::new(),
-            next_warmth: 1,
-            log_bytes: 0,
+            keeping: Keeping::default(),
             private_bytes: 0,
             blocked: 0,
             chunk_number: 0,

@@ -2,6 +2,8 @@
 //! room is hot enough to spread.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use super::timers::spread;
 use super::{Engine, Half, Output};
@@ -128,8 +130,12 @@ impl Engine {
         if home.followers.is_empty() {
             home.followers = vec![Follower::default(); self.setup.shards as usize];
         }
-        home.followers[to as usize].grants += 1;
-        let spread = Spread { home: self.setup.shard, room: room_id, epoch, viewers, logs };
+        let follower = &mut home.followers[to as usize];
+        follower.grants += 1;
+        let nobody_waits = || Arc::new(Codec::ALL.map(|_| AtomicU64::new(u64::MAX)));
+        let sent_to = Arc::clone(follower.sent_to.get_or_insert_with(nobody_waits));
+        let spread =
+            Spread { home: self.setup.shard, room: room_id, epoch, viewers, logs, sent_to };
         // A grant may have opened a log's first segment.
         self.limit_logs(room_id);
         spread
@@ -283,6 +289,7 @@ impl Engine {
         http::write_switching(&mut self.frame, &upgrade);
         codec::write_notice(upgrade.codec, &welcome, &mut self.frame);
         self.counters.upgrades += 1;
+        self.owe_member(room_id, upgrade.codec, member);
         self.go_live(now, id, Phase::Live { room: room_id, member }, upgrade.codec, peer);
         let Upgrade { user, name, .. } = *upgrade;
         if user.is_some() || name.is_some() {

@@ -155,7 +155,6 @@ impl Engine {
     fn log_grew(&mut self, now: Now, room_id: Id) {
         self.wake_feeds(now, room_id, now.mono_us);
         self.hint_followers(now, room_id);
-        self.warm(room_id);
         self.limit_logs(room_id);
     }
 
@@ -193,43 +192,6 @@ impl Engine {
         is_derived
     }
 
-    /// Keeps a room whose logs have grown, and all rooms of the shard together, within their limits.
-    pub(super) fn limit_logs(&mut self, room_id: Id) {
-        let Some(room) = self.rooms.table.get_mut(room_id) else { return };
-        if matches!(room.role, Role::Replica(_)) {
-            return;
-        }
-        self.counters.log_evictions += room.trim_to_limits(&self.limits);
-        // What could give nothing before may be able to now.
-        if let Role::Home(home) = &room.role
-            && home.warmth > 0
-        {
-            self.warmth.insert((home.warmth, room_id.index));
-        }
-        self.recount_log_bytes(room_id);
-        self.limit_all_logs();
-    }
-
-    /// The shard's share of what the node may keep.
-    pub(super) fn log_share_bytes(&self) -> u64 {
-        self.limits.log_bytes_max / u64::from(self.setup.shards)
-    }
-
-    /// What each log could have if all rooms that have one were alike.
-    fn fair_log_bytes(&self) -> u64 {
-        self.log_share_bytes() / (self.warmth.len().max(1) * Codec::ALL.len()) as u64
-    }
-
-    /// Keeps all logs of the shard together within its share.
-    pub(super) fn limit_all_logs(&mut self) {
-        let share = self.log_share_bytes();
-        while self.log_bytes > share {
-            if !self.trim_coldest() {
-                break;
-            }
-        }
-    }
-
     /// Lets the feeds of a room know that there may be frames to send, the oldest of them appended at `appended_us`.
     pub(super) fn wake_feeds(&mut self, now: Now, room_id: Id, appended_us: u64) {
         let Some(room) = self.rooms.table.get_mut(room_id) else { return };
@@ -242,42 +204,6 @@ impl Engine {
                 self.fanout.notify(now.mono_us, FeedKey::new(room_id, codec), feed);
             }
         }
-    }
-
-    /// Brings the shard's sum of log bytes up to date after a room's logs changed.
-    pub(super) fn recount_log_bytes(&mut self, room_id: Id) {
-        let Some(room) = self.rooms.table.get_mut(room_id) else { return };
-        let bytes = room.log_bytes();
-        let Role::Home(home) = &mut room.role else { return };
-        self.log_bytes = self.log_bytes - home.counted_bytes + bytes;
-        home.counted_bytes = bytes;
-    }
-
-    /// Makes the room the warmest.
-    fn warm(&mut self, room_id: Id) {
-        let Some(room) = self.rooms.table.get_mut(room_id) else { return };
-        let Role::Home(home) = &mut room.role else { return };
-        self.warmth.remove(&(home.warmth, room_id.index));
-        home.warmth = self.next_warmth;
-        self.next_warmth += 1;
-        self.warmth.insert((home.warmth, room_id.index));
-    }
-
-    /// Drops the oldest frames of the coldest room. False when no room can give any.
-    fn trim_coldest(&mut self) -> bool {
-        let Some(&(warmth, index)) = self.warmth.first() else { return false };
-        let id = self.rooms.table.id_at(index).expect("a room with warmth exists");
-        let room = self.rooms.table.at(index);
-        // The warmest room's newest frames may not have been sent to anybody yet.
-        match room.trim(warmth + 1 != self.next_warmth) {
-            Some(frames) => self.counters.log_evictions += frames,
-            // Nothing left to give until its next comment.
-            None => {
-                self.warmth.remove(&(warmth, index));
-            }
-        }
-        self.recount_log_bytes(id);
-        true
     }
 }
 

@@ -30,6 +30,8 @@ impl Engine {
         self.step(now);
         self.count_held();
         self.expire_halves(now);
+        self.tell_all_sent();
+        self.ask_all_again();
         self.release_replicas();
         self.free_idle_rooms(now);
         self.tell_load();
@@ -207,8 +209,7 @@ impl Engine {
     fn free_room(&mut self, room_id: Id) {
         let Some(room) = self.rooms.remove(room_id) else { return };
         if let Role::Home(home) = &room.role {
-            self.log_bytes -= home.counted_bytes;
-            self.warmth.remove(&(home.warmth, room_id.index));
+            self.keeping.forget(room_id.index, home.counted_bytes);
         }
         self.counters.rooms_freed += 1;
     }

@@ -25,9 +25,14 @@ const SEGMENT_BYTES_MAX: usize = 64 * 1_024;
 const GROWTH: usize = 4;
 /// A frame is rarely smaller than this, so a segment's index rarely fills before its bytes do.
 const FRAME_BYTES_USUAL: usize = 96;
-/// A trim drops a whole segment; with segments of at most this part of what a log may have, little
+/// A trim mostly drops a whole segment; with segments of at most this part of what a log may have, little
 /// more than asked for goes, and a room whose turn it is to give keeps most of what it has.
 const SEGMENTS_MIN: usize = 8;
+/// A log whose oldest segment, or the unused end of its newest, is more than this part of it is from a time when it
+/// held more: its segments are made anew.
+const COARSE_PART: u64 = 4;
+/// Below this many bytes nothing is made anew: segments are as small as they get.
+const COARSE_BYTES_MIN: u64 = 4 * SEGMENT_BYTES_MIN as u64;
 
 const _: () = assert!(SEGMENT_BYTES_MIN >= FRAME_BYTES_USUAL);
 
@@ -42,6 +47,15 @@ pub struct Run<'a> {
     pub len: u32,
     /// The offset after the last frame of the run.
     pub next: u64,
+}
+
+/// What a trim does to a log.
+#[derive(Clone, Copy, Debug)]
+pub struct Trim {
+    /// The offset that becomes the oldest.
+    pub tail: u64,
+    /// The frames from there on go into new segments.
+    is_made_anew: bool,
 }
 
 /// What a replica needs to follow a log.
@@ -170,39 +184,120 @@ impl Log {
             (last.words().len() * size_of::<u64>() * GROWTH)
                 .clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX)
         });
+        // Frames of a room are often alike: a whole number of them leaves nothing unused.
         let bytes = grown.min(ceiling).max(frame_bytes);
+        let bytes = bytes - bytes % frame_bytes.max(1);
         let frames = (bytes / FRAME_BYTES_USUAL).min(self.frames_max / SEGMENTS_MIN).max(1);
-        let segment = Segment::new(self.end, bytes, frames);
-        self.bytes += segment.bytes();
         self.is_resized = false;
+        self.push(Segment::new(self.end, bytes, frames));
+    }
+
+    /// Home: drops the oldest frames and returns how many; `None` when nothing may go. Mostly it is the oldest
+    /// segment that goes. A log that held more once, and has few segments for what it holds, is made anew without
+    /// its oldest eighth, so that it gives in steps as small as any other's:
+    ///
+    /// ```text
+    ///  ┌───────────────────────────────┐┌──────────┬──── unused ────┐
+    ///  │ goes │                        ││          │      goes      │
+    ///  └──────┴────────────────────────┘└──────────┴────────────────┘
+    ///         ┌────┐┌────┐┌────┐┌────┐┌────┐┌────┐┌─┐
+    /// ```
+    ///
+    /// What others follow stays as it is; a reader from outside that comes just then reads on in what was. The last
+    /// segment goes only if the log `may_empty`, which a log that replicas follow may not: they would wait at its
+    /// end for a link that nobody makes.
+    pub fn trim(&mut self, may_empty: bool) -> Option<u64> {
+        self.next_trim(may_empty).map(|trim| self.drop_oldest(trim))
+    }
+
+    /// Home: does what [`Self::next_trim`] said, and returns how many frames went.
+    pub fn drop_oldest(&mut self, Trim { tail, is_made_anew }: Trim) -> u64 {
+        let gone = tail - self.tail();
+        if is_made_anew {
+            self.make_anew(tail);
+        } else if let Some(oldest) = self.segments.pop_front() {
+            self.bytes -= oldest.bytes();
+        }
+        self.tail.store(tail, Ordering::Release);
+        gone
+    }
+
+    /// Home: what [`Self::trim`] would do. It may be something else the next time somebody asks: readers outside
+    /// the shards come and go.
+    #[must_use]
+    pub fn next_trim(&self, may_empty: bool) -> Option<Trim> {
+        let (oldest, newest) = (self.segments.front()?, self.segments.back()?);
+        let is_sole = self.segments.len() == 1;
+        if is_sole && !(may_empty && oldest.frames() > 0) {
+            return None;
+        }
+        let unused = newest.unused();
+        let is_coarse = oldest.bytes().max(unused) * COARSE_PART > self.bytes;
+        if is_coarse && self.bytes > COARSE_BYTES_MIN && self.is_unfollowed() {
+            let goes = (self.bytes / SEGMENTS_MIN as u64).saturating_sub(unused) as u32;
+            let tail = if goes == 0 { self.tail() } else { oldest.frame_at(goes) + 1 };
+            let tail = tail.min(oldest.end());
+            if tail < self.end {
+                return Some(Trim { tail, is_made_anew: true });
+            }
+        }
+        Some(Trim { tail: oldest.end(), is_made_anew: false })
+    }
+
+    /// Whether no replica or reader holds a segment of this log: each is known to its predecessor and the log only.
+    fn is_unfollowed(&self) -> bool {
+        let mut links = 0;
+        self.segments.iter().all(|segment| {
+            let is_ours = Arc::strong_count(segment) == 1 + links;
+            links = 1;
+            is_ours
+        })
+    }
+
+    /// Puts the frames from `tail` on into full segments of an eighth of what they take.
+    fn make_anew(&mut self, tail: u64) {
+        let old = std::mem::take(&mut self.segments);
+        let target =
+            (self.bytes as usize / SEGMENTS_MIN).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
+        self.bytes = 0;
+        let (mut frames, mut lens) = (Vec::new(), Vec::new());
+        for segment in &old {
+            for offset in segment.first().max(tail)..segment.end() {
+                let start = segment.start_of(offset);
+                let len = segment.start_of(offset + 1) - start;
+                segment.read(start, len, &mut frames);
+                lens.push(len as usize);
+                if frames.len() >= target {
+                    self.push_full(offset + 1, &mut frames, &mut lens);
+                }
+            }
+        }
+        self.push_full(self.end, &mut frames, &mut lens);
+    }
+
+    /// Adds a full segment of these frames, the last of which is the one before `end`.
+    fn push_full(&mut self, end: u64, frames: &mut Vec<u8>, lens: &mut Vec<usize>) {
+        if lens.is_empty() {
+            return;
+        }
+        let segment = Segment::new(end - lens.len() as u64, frames.len(), lens.len());
+        let mut rest = frames.as_slice();
+        for len in lens.drain(..) {
+            let (frame, behind) = rest.split_at(len);
+            let is_appended = segment.append(frame);
+            assert!(is_appended, "a segment has room for the frames it was made for");
+            rest = behind;
+        }
+        frames.clear();
+        self.push(segment);
+    }
+
+    fn push(&mut self, segment: Arc<Segment>) {
+        self.bytes += segment.bytes();
         if let Some(last) = self.segments.back() {
             last.link(Arc::clone(&segment));
         }
         self.segments.push_back(segment);
-    }
-
-    /// Home: drops the oldest segment and returns how many frames went with it; `None` when
-    /// nothing may go. The last segment may go only if the log `may_empty`, which a log that replicas
-    /// follow may not: they would wait at its end for a link that nobody makes.
-    pub fn trim(&mut self, may_empty: bool) -> Option<u64> {
-        let may_go = match self.segments.len() {
-            0 => false,
-            1 => may_empty && self.segments[0].frames() > 0,
-            _ => true,
-        };
-        if !may_go {
-            return None;
-        }
-        let gone = self.segments.pop_front().expect("there is at least one segment");
-        self.bytes -= gone.bytes();
-        self.tail.store(gone.end(), Ordering::Release);
-        Some(u64::from(gone.frames()))
-    }
-
-    /// Home: the offset after the segment that [`Self::trim`] would drop.
-    #[must_use]
-    pub fn trim_end(&self) -> u64 {
-        self.segments.front().map_or(self.end, |segment| segment.end())
     }
 
     /// The offset the next frame gets.
@@ -366,8 +461,29 @@ mod tests {
             let full = log.end() - 200;
             log.run(full, u32::MAX).expect("it is kept").segment.bytes()
         };
-        assert_eq!(log.segments[0].bytes().next_power_of_two(), 2_048, "the first is small");
+        assert!(log.segments[0].bytes() <= 2_048, "the first is small");
         assert!(newest_run(&log) >= SEGMENT_BYTES_MAX as u64, "{} bytes", newest_run(&log));
+    }
+
+    #[test]
+    fn a_log_that_held_much_gives_in_small_steps_and_its_unused_end_first() {
+        for others in [0, 1] {
+            let mut log = Log::new(1, 4 << 20, 100_000);
+            (0..3_000).for_each(|_| log.append(&[7; 350], u64::MAX));
+            let _reader = (others > 0).then(|| log.grant());
+            let mut frames = log.frames();
+            while log.bytes() > 20_000 {
+                let before = log.bytes();
+                let gone = log.trim(true).expect("there is something to give");
+                assert_eq!(log.frames() + gone, frames);
+                assert!(log.bytes() < before, "each step gives something");
+                if others == 0 && before < 200_000 {
+                    assert!(gone * 350 <= before / 4, "{gone} frames of {before} bytes");
+                }
+                frames = log.frames();
+            }
+            assert!(others > 0 || log.frames() * 350 > 14_000, "{} frames", log.frames());
+        }
     }
 
     #[test]

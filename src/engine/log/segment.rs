@@ -81,6 +81,11 @@ impl Segment {
         (size_of::<Self>() + self.words.len() * WORD + self.ends.len() * size_of::<u32>()) as u64
     }
 
+    /// Bytes that no frame fills.
+    pub(super) fn unused(&self) -> u64 {
+        (self.words.len() * WORD) as u64 - u64::from(self.start_of(self.end()))
+    }
+
     /// Where the frame at `offset` starts, in bytes; `offset == end()` gives the end of the last.
     #[must_use]
     pub fn start_of(&self, offset: u64) -> u32 {

@@ -477,7 +477,8 @@ impl World {
         if interval_us == 0 {
             return;
         }
-        for shard in &self.shards {
+        // A ping that stands in line behind other sends is not forgotten.
+        for shard in self.shards.iter().filter(|shard| !shard.engine.has_work()) {
             for held in shard.held.values().filter(|held| held.is_live) {
                 let silence = |since_us: u64| {
                     self.now.mono_us.saturating_sub(since_us.max(self.quiet_since_us))
