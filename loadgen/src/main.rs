@@ -66,15 +66,13 @@ fn main() -> ExitCode {
 fn man() -> Result<(), String> {
     let command = cli::Cli::command();
     let run = command.find_subcommand("run").expect("there is a command `run`").clone();
-    let pages = [command, run.name("uproar-loadgen run")];
-    let mut text = Vec::new();
-    for (page, at) in pages.into_iter().zip(0..) {
-        let page = clap_mangen::Man::new(page);
-        let written = match at {
-            0 => page.render(&mut text),
-            _ => page.render_options_section(&mut text),
-        };
-        written.map_err(|error| error.to_string())?;
-    }
-    std::io::stdout().write_all(&text).map_err(|error| format!("cannot write the page: {error}"))
+    let pages = [command, run];
+    let mut sections = [Vec::new(), Vec::new()];
+    let [page, options] = pages.map(clap_mangen::Man::new);
+    let [all, of_run] = &mut sections;
+    let written = page.render(all).and_then(|()| options.render_options_section(of_run));
+    let text = sections.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let text = text[0].clone() + &text[1].replace(".SH OPTIONS", ".SH OPTIONS OF RUN");
+    let written = written.and_then(|()| std::io::stdout().write_all(text.as_bytes()));
+    written.map_err(|error| format!("cannot write the page: {error}"))
 }

@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::process::Command;
+
 use support::{Double, folder, loadgen, outcome, report};
 
 /// A run against a double with this fault: its report, whether it passed, and what it printed.
@@ -126,6 +128,23 @@ fn a_faultless_server_passes_and_everything_adds_up() {
     for file in ["report.html", "steady.hgrm", "steady.hdr"] {
         assert!(out.join(file).metadata().is_ok_and(|meta| meta.len() > 100), "{file}");
     }
+}
+
+#[test]
+fn viewers_of_several_rings_are_one_audience() {
+    let double = Double::start(&[]);
+    let run = loadgen("hot", &double.address);
+    // A ring has as many slots as a process may have descriptors.
+    let output = Command::new("sh")
+        .args(["-c", "ulimit -n 4096; exec \"$0\" \"$@\""])
+        .arg(run.get_program())
+        .args(run.get_args())
+        .args(["--viewers", "4200", "--events", "20", "--rate", "1", "--duration-secs", "1"])
+        .output()
+        .unwrap();
+    let (text, held) = outcome(&output);
+    assert!(held, "{text}");
+    assert!(text.contains("4200"), "{text}");
 }
 
 #[test]

@@ -42,6 +42,8 @@ use viewer::{Next, Phase, Role, Viewer};
 pub(crate) const EVENTS_PER_TURN: usize = 32;
 /// Bytes of a provided buffer: a read that fills it is followed by another.
 pub(crate) const BUFFER_BYTES: u32 = 4 * 1024;
+/// All completions there are; a ring adds it to those it was handed.
+const ALL_EVENTS: usize = usize::MAX / 2;
 /// Provided buffers of a ring: twice the reads that one turn begins.
 pub(crate) const BUFFERS: u16 = 64;
 /// A failed connect is tried again this often, this long after.
@@ -450,7 +452,7 @@ impl Plane {
         }
         let mut events = Vec::new();
         for lane in &mut self.lanes {
-            lane.ring.turn(&mut events, usize::MAX);
+            lane.ring.turn(&mut events, ALL_EVENTS);
         }
     }
 }
@@ -469,7 +471,7 @@ impl Plane {
                 self.lanes[lane].ring.install(slot, key);
             }
             for lane in &mut self.lanes {
-                lane.ring.turn(&mut events, usize::MAX / 2);
+                lane.ring.turn(&mut events, ALL_EVENTS);
             }
             for event in events.drain(..) {
                 if let Event::Installed { fd: Ok(fd), .. } = event {
