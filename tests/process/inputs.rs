@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use self::client::{Client, exchange, head_outcome};
 use self::table::{Escapes, Row, rows};
-use crate::node::{Node, wait_until};
+use crate::node::{NOBODY, Node};
 
 /// Rows that were taken from other projects' public reports.
 const CITED_MIN: usize = 100;
@@ -53,7 +53,6 @@ fn inputs_that_peers_stumbled_over_have_the_outcome_of_their_row() {
         "1000",
     ]);
     node.comment("heads", "something to read");
-    wait_until("nobody is there", || Books::of(&node) == Books::default());
     let tables: [(&str, Check); 8] = [
         ("heads.md", head),
         ("frames.md", frames),
@@ -87,29 +86,9 @@ fn inputs_that_peers_stumbled_over_have_the_outcome_of_their_row() {
     });
     let differences = differences.into_inner().unwrap();
     assert!(differences.is_empty(), "{} rows:\n{}", differences.len(), differences.join("\n"));
-    wait_until("nothing of it is left", || Books::of(&node) == Books::default());
+    node.settles(NOBODY);
     let mut viewer = node.join("after", "?user=u");
     assert_eq!(viewer.post_acked("the node is as before"), 1);
-}
-
-/// What there is of connections, in the node's books and in the kernel's.
-#[derive(Debug, Default, PartialEq)]
-struct Books {
-    connections: f64,
-    handshakes: f64,
-    slots: f64,
-    sockets: usize,
-}
-
-impl Books {
-    fn of(node: &Node) -> Self {
-        Self {
-            connections: node.metric("uproar_connections", ""),
-            handshakes: node.metric("uproar_handshakes", ""),
-            slots: node.metric("uproar_ring_slots_used", ""),
-            sockets: [node.public(), node.admin()].into_iter().map(client::sockets_at).sum(),
-        }
-    }
 }
 
 /// `owner/repository#number`.

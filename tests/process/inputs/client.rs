@@ -8,7 +8,8 @@ use serde_json::Value;
 use super::table::{Escapes, bytes_of};
 use crate::node::PATIENCE;
 
-/// Sends bytes and reads everything up to the end, or to a 101.
+/// Sends bytes and reads everything up to the end, or to a 101. Who has the whole answer ends its
+/// half, as the node waits for that; what it sends all the same is read as well.
 pub(super) fn exchange(to: SocketAddrV4, bytes: &[u8]) -> Vec<u8> {
     let mut stream = connect(to);
     // The node may answer and close before it has read all.
@@ -20,8 +21,20 @@ pub(super) fn exchange(to: SocketAddrV4, bytes: &[u8]) -> Vec<u8> {
             Ok(read) if read > 0 => answer.extend_from_slice(&chunk[..read]),
             _ => break,
         }
+        if is_whole(bytes, &answer) {
+            let _ = stream.shutdown(Shutdown::Write);
+        }
     }
     answer
+}
+
+/// Whether an answer has all the content that it announces.
+fn is_whole(request: &[u8], answer: &[u8]) -> bool {
+    let Some(end) = end_of_head(answer) else { return false };
+    let head = String::from_utf8_lossy(&answer[..end]).to_ascii_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    let length = length.and_then(|length| length.parse().ok()).unwrap_or(0);
+    request.starts_with(b"HEAD ") || answer.len() - end >= length
 }
 
 fn connect(to: SocketAddrV4) -> TcpStream {
@@ -273,16 +286,4 @@ impl Client {
             outcome.push("more behind the close frame".into());
         }
     }
-}
-
-/// Sockets of an address, as `ss -Htan` counts them without listeners and TIME_WAIT.
-pub(super) fn sockets_at(address: SocketAddrV4) -> usize {
-    let ip = u32::from_le_bytes(address.ip().octets());
-    let ours = format!("{ip:08X}:{:04X}", address.port());
-    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-    let is_ours = |line: &&str| {
-        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-        fields[1] == ours && !["0A", "06"].contains(&fields[3])
-    };
-    table.lines().skip(1).filter(is_ours).count()
 }
