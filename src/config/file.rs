@@ -64,9 +64,11 @@ fn parse(path: &Path, text: &str) -> Read {
         if read.problems.iter().any(|problem| problem.origin == origin) {
             continue;
         }
-        // A header that was not closed swallows the lines after it.
-        if !errors.is_empty() && value.get_ref().is_table() {
-            read.miss(find(key.get_ref()).map(|setting| setting.name));
+        // A header that was not closed swallows the settings after it.
+        let swallowed =
+            find(key.get_ref()).filter(|_| !errors.is_empty() && value.get_ref().is_table());
+        if let Some(setting) = swallowed {
+            read.miss(Some(setting.name));
             continue;
         }
         let Some(setting) = find(key.get_ref()) else {
