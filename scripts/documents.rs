@@ -15,6 +15,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::create_dir_all(&man)?;
     fs::create_dir_all(&completions)?;
     clap_mangen::generate_to(cli::command().disable_help_subcommand(true), &man)?;
+    for page in ["uproar.1", "uproar-serve.1"] {
+        let path = man.join(page);
+        let text = fs::read_to_string(&path)? + cli::MANUAL;
+        fs::write(path, text)?;
+    }
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
         clap_complete::generate_to(shell, &mut cli::completed_command(), "uproar", &completions)?;
     }

@@ -77,7 +77,8 @@ fn the_text_follows_the_format_and_the_naming_rules() {
     assert!(answer.head.contains("content-type: text/plain; version=0.0.4"), "{}", answer.head);
     let families = parse(&answer.body);
     assert!(families.len() > 50, "only {}", families.len());
-    let allowed = "shard reason cause code le version phase part space port result".split(' ');
+    let allowed =
+        "shard reason cause code le version commit phase part space port result".split(' ');
     let allowed: Vec<&str> = allowed.collect();
     for (name, family) in &families {
         assert!(name.starts_with("uproar_") || name.starts_with("process_"), "{name}");

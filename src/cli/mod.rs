@@ -10,6 +10,7 @@ mod command;
 mod config_command;
 mod doctor;
 mod drain;
+mod manual;
 mod post;
 mod tail;
 mod top;
@@ -27,6 +28,7 @@ use crate::config::Sources;
 use crate::control::{Ended, StartError, is_journal, serve};
 use crate::terminal;
 pub use command::{command, completed_command};
+pub use manual::MANUAL;
 
 /// The configuration cannot work: EX_CONFIG of sysexits.h.
 pub const EXIT_CONFIG: u8 = 78;
