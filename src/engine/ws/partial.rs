@@ -15,6 +15,10 @@ use super::reader::{Fault, Incoming, ReaderLimits};
 use super::rest::Rest;
 use super::writer::CONTROL_BYTES_MAX;
 
+/// Empty fragments of one message. They are allowed, mean nothing, and count against no other limit: without this
+/// one a message could go on for ever.
+const EMPTY_FRAGMENTS_MAX: u8 = 100;
+
 /// The longest header of a client frame: 2 bytes, 8 of length, 4 of mask.
 pub(super) const HEADER_BYTES_MAX: usize = 14;
 
@@ -54,6 +58,8 @@ pub(super) struct Partial {
     frame: Option<Frame>,
     /// The message whose final frame is not whole.
     message: Option<Body>,
+    /// Its empty fragments.
+    empty_fragments: u8,
     /// The payload of a cut control frame; none of its frames is longer than 125 bytes.
     control: Vec<u8>,
     /// What the last read handed out from here.
@@ -137,6 +143,15 @@ impl Partial {
             self.control.reserve_exact(piece.len().min(CONTROL_BYTES_MAX));
             self.control.extend_from_slice(piece);
             return Ok(());
+        }
+        if self.message.is_none() {
+            self.empty_fragments = 0;
+        }
+        if frame.is_untouched && !frame.is_final {
+            self.empty_fragments += 1;
+            if self.empty_fragments > EMPTY_FRAGMENTS_MAX {
+                return Err(Fault::EmptyFragments);
+            }
         }
         let body = self.message.get_or_insert_with(|| Body::new(frame.opcode));
         body.append(piece, limits.message_bytes_max as usize)

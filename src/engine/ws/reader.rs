@@ -61,6 +61,8 @@ pub enum Fault {
     MessageTooBig,
     /// Text or a close reason that is not UTF-8.
     NotUtf8,
+    /// A message of hardly anything but empty fragments.
+    EmptyFragments,
 }
 
 impl Fault {
@@ -71,6 +73,7 @@ impl Fault {
             Self::Protocol(_) => CloseCode::Protocol,
             Self::FrameTooBig | Self::MessageTooBig => CloseCode::Size,
             Self::NotUtf8 => CloseCode::Invalid,
+            Self::EmptyFragments => CloseCode::Policy,
         })
     }
 
@@ -82,6 +85,7 @@ impl Fault {
             Self::FrameTooBig => "the frame is longer than this node takes",
             Self::MessageTooBig => "the message is longer than this node takes",
             Self::NotUtf8 => "the text is not UTF-8",
+            Self::EmptyFragments => "too many empty fragments",
         }
     }
 }

@@ -46,6 +46,19 @@ fn control_frames_may_stand_between_fragments() {
     assert_eq!(read_all(&bytes, &LIMITS), (expected, Ok(())));
 }
 
+#[test]
+fn a_message_may_have_a_hundred_empty_fragments() {
+    let empty = frame(CONTINUE, false, b"");
+    let message = |count: usize| {
+        [frame(TEXT, false, b"a"), empty.repeat(count), frame(CONTINUE, true, b"b")].concat()
+    };
+    let twice = [message(100), message(100)].concat();
+    let text = || Owned::Text("ab".into());
+    assert_eq!(read_all(&twice, &LIMITS), (vec![text(), text()], Ok(())), "each anew");
+    assert_eq!(read_all(&message(101), &LIMITS), (vec![], Err(Fault::EmptyFragments)));
+    assert_eq!(Fault::EmptyFragments.code(), 1008);
+}
+
 /// Headers alone, without a byte of payload: a broken rule needs no more to be seen.
 #[test]
 fn broken_rules_are_faults_on_the_header() {
