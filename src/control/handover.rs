@@ -8,8 +8,7 @@
 //! cannot go back; closing also leaves no idle connections to bound. The price is one
 //! handshake a REST call.
 
-use std::io::{self, IoSlice, Read, Write};
-use std::net::Shutdown;
+use std::io::{self, IoSlice, Write};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,12 +25,13 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tracing::debug;
 use uproar_engine::address::Address;
 use uproar_engine::http::{Rejection, split_target};
 
+use super::lingering;
 use super::places::{Places, Seated};
 use crate::link::Handover;
 
@@ -45,9 +45,6 @@ const READ_BUFFER_BYTES_MAX: usize = 64 * 1024;
 
 /// Health checks served at a time beside everything else: a node that is busy is not dead.
 const PROBES_MAX: usize = 64;
-
-/// Reads spent on what a refused peer has already sent: 64 KiB, about a receive buffer.
-const REFUSED_READS_MAX: usize = 16;
 
 /// What a port serves, and how much of it.
 pub(super) struct Port {
@@ -89,7 +86,12 @@ pub(super) async fn serve(mut handovers: mpsc::Receiver<Handover>, port: Port) {
             Seated::Full => {
                 port.refused.fetch_add(1, Ordering::Relaxed);
                 // Overload: whoever cannot take this at once gets the close alone.
-                let _ = refuse(&handover);
+                if let (Ok(stream), Some(place)) = (refuse(handover), lingering::place()) {
+                    here.spawn(async move {
+                        lingering::linger(stream).await;
+                        drop(place);
+                    });
+                }
                 continue;
             }
         };
@@ -119,26 +121,18 @@ fn is_probe(read: &[u8]) -> bool {
 
 /// Answers 503 on a non-blocking socket, without ever waiting for the peer: in one go, into an
 /// empty socket buffer.
-fn refuse(Handover { stream, read, .. }: &Handover) -> io::Result<()> {
-    let mut stream: &std::net::TcpStream = stream;
+fn refuse(Handover { mut stream, read, .. }: Handover) -> io::Result<TcpStream> {
     stream.set_nonblocking(true)?;
     let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    stream.write_all(&Rejection::HTTP_FULL.answer_to(read, wall.as_millis() as u64))?;
-    stream.shutdown(Shutdown::Write)?;
-    // Closing over unread bytes would send a reset, which can overtake the answer.
-    let mut rest = [0; 4_096];
-    for _ in 0..REFUSED_READS_MAX {
-        if stream.read(&mut rest)? == 0 {
-            break;
-        }
-    }
-    Ok(())
+    stream.write_all(&Rejection::HTTP_FULL.answer_to(&read, wall.as_millis() as u64))?;
+    TcpStream::from_std(stream)
 }
 
 async fn serve_one(handover: Handover, router: Router) -> Result<(), ServeError> {
     handover.stream.set_nonblocking(true)?;
     let stream = TcpStream::from_std(handover.stream)?;
-    let io = TokioIo::new(Replay { read: handover.read, at: 0, stream });
+    let (replay, stream) = Replay::new(handover.read, stream);
+    let io = TokioIo::new(replay);
     let from = Address::from(handover.peer.ip());
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: Request<Incoming>| {
@@ -153,8 +147,12 @@ async fn serve_one(handover: Handover, router: Router) -> Result<(), ServeError>
         .half_close(true)
         .max_buf_size(READ_BUFFER_BYTES_MAX)
         .serve_connection(io, service);
-    timeout(REQUEST_TIMEOUT, connection).await.map_err(|_| ServeError::Slow)??;
-    Ok(())
+    let answered = timeout(REQUEST_TIMEOUT, connection).await.map_err(|_| ServeError::Slow)?;
+    // Also a request that cannot be understood has had its answer.
+    if let Ok(stream) = stream.await {
+        lingering::linger(stream).await;
+    }
+    Ok(answered?)
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -169,11 +167,33 @@ enum ServeError {
     Evicted,
 }
 
-/// A stream that first yields the bytes already read from it.
+/// A stream that first yields the bytes already read from it, and that comes back when it is dropped.
 struct Replay {
     read: Vec<u8>,
     at: usize,
-    stream: TcpStream,
+    /// There until it is dropped.
+    stream: Option<TcpStream>,
+    back: Option<oneshot::Sender<TcpStream>>,
+}
+
+impl Replay {
+    fn new(read: Vec<u8>, stream: TcpStream) -> (Self, oneshot::Receiver<TcpStream>) {
+        let (back, dropped) = oneshot::channel();
+        (Self { read, at: 0, stream: Some(stream), back: Some(back) }, dropped)
+    }
+
+    fn stream(&mut self) -> Pin<&mut TcpStream> {
+        Pin::new(self.stream.as_mut().expect("it is there until it is dropped"))
+    }
+}
+
+impl Drop for Replay {
+    fn drop(&mut self) {
+        if let (Some(stream), Some(back)) = (self.stream.take(), self.back.take()) {
+            // Nobody waits for it when its request took too long, or its place was needed.
+            let _ = back.send(stream);
+        }
+    }
 }
 
 impl AsyncRead for Replay {
@@ -184,7 +204,7 @@ impl AsyncRead for Replay {
     ) -> Poll<io::Result<()>> {
         let rest = &self.read[self.at..];
         if rest.is_empty() {
-            return Pin::new(&mut self.stream).poll_read(cx, buf);
+            return self.stream().poll_read(cx, buf);
         }
         let n = rest.len().min(buf.remaining());
         buf.put_slice(&rest[..n]);
@@ -199,7 +219,7 @@ impl AsyncWrite for Replay {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        self.stream().poll_write(cx, buf)
     }
 
     /// Without this a body is copied to stand in one piece with its head, once for each of its readers.
@@ -212,15 +232,15 @@ impl AsyncWrite for Replay {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        self.stream().poll_write_vectored(cx, bufs)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        self.stream().poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        self.stream().poll_shutdown(cx)
     }
 }
 

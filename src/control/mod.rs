@@ -27,6 +27,7 @@ mod host;
 mod hot;
 mod keeping;
 mod layout;
+mod lingering;
 mod logging;
 mod metrics;
 mod node;
