@@ -29,6 +29,18 @@ const ORDERS: &[Order] = &[
         why: "a frame for one connection must fit into its queue",
     },
     Order {
+        names: &["private_queue_bytes_max", "answers_bytes_max"],
+        why: "one connection's answers are part of the node's",
+    },
+    Order {
+        names: &["message_bytes_max", "unfinished_bytes_max"],
+        why: "one connection's message is part of what the node holds of them",
+    },
+    Order {
+        names: &["handshake_bytes_max", "heads_bytes_max"],
+        why: "one socket's request head is part of what the node holds of them",
+    },
+    Order {
         names: &["room_log_bytes_max", "log_bytes_max"],
         why: "one room's log is part of the node's",
     },

@@ -59,6 +59,9 @@ limits! {
             "Size of a request head; more is answered 431.";
         handshake_ms_max = "10000", ms(100, 600_000),
             "Time from accept to a whole request; more is answered 408 and closed.";
+        heads_bytes_max = "16777216", bytes(65_536, 1024 * 1024 * MIB),
+            "Memory of request heads of all sockets together, divided evenly among the shards; beyond it \
+             those that hold most for longest are answered 503 `overloaded`.";
     }
     "Messages and posts" {
         frame_bytes_max = "16384", bytes(125, 64 * MIB),
@@ -66,6 +69,12 @@ limits! {
         message_bytes_max = "16384", bytes(125, 64 * MIB),
             "Payload of one message from a client, all its frames together; more is closed with \
              1009. What a connection is sending us is held in memory up to this size.";
+        message_ms_max = "10000", ms(100, 600_000),
+            "Time from the first byte of a message to its last; more is closed with 1008. Time in which \
+             the node itself did not read does not count.";
+        unfinished_bytes_max = "16777216", bytes(65_536, 1024 * 1024 * MIB),
+            "Memory of unfinished messages of all connections together, divided evenly among the shards; \
+             beyond it the connections that hold most for longest are closed with 1013.";
         comment_bytes_max = "2000", bytes(1, 16_384),
             "Text of one comment in UTF-8; more is refused with `too_long`.";
         posts_per_sec_connection = "5", count("posts/s", 0, 1_000_000),
@@ -111,6 +120,9 @@ limits! {
         private_queue_bytes_max = "65536", bytes(4_096, 64 * MIB),
             "Bytes waiting for one connection alone (acks, errors, pongs); more ends it without a \
              close frame, which it would not read either.";
+        answers_bytes_max = "67108864", bytes(65_536, 1024 * 1024 * MIB),
+            "The same for all connections together, in memory, divided evenly among the shards; beyond it \
+             the connections that hold most for longest are ended.";
         keepalive_ms = "50000", Kind::NumberOrZero { unit: "ms", min: 1_000, max: DAY_MS },
             "Silence after which a connection is pinged; two silent intervals end it. Keep it \
              under the idle time-out of proxies on the way (often 60 s). 0 is no keepalive.";

@@ -42,6 +42,17 @@ pub enum Phase {
     },
 }
 
+impl Phase {
+    /// Memory of a request that has not arrived whole, in bytes.
+    #[must_use]
+    pub fn head_bytes_held(&self) -> u64 {
+        match self {
+            Self::Handshake(handshake) => handshake.bytes.capacity() as u64,
+            _ => 0,
+        }
+    }
+}
+
 /// A request that is still arriving.
 #[derive(Debug)]
 pub struct Handshake {
@@ -73,10 +84,16 @@ pub struct Author {
 
 /// Bytes for one connection only, in order. A log frame that was cut by a short write comes
 /// first: its rest must go out before anything else.
+///
+/// ```text
+///  bytes  │ sent │ rest of a cut frame │ answers: acks, errors, pongs, notices │
+///                └─────────────── waiting ─────────────────────────────────────┘
+/// ```
 #[derive(Debug, Default)]
 pub struct Private {
     bytes: Vec<u8>,
     sent: usize,
+    rest: usize,
 }
 
 impl Private {
@@ -91,12 +108,34 @@ impl Private {
         &mut self.bytes
     }
 
-    /// Notes that the kernel took `len` bytes more. Space is given back when half is spent.
+    /// Notes that all that waits is the rest of a log frame.
+    pub fn is_rest(&mut self) {
+        self.rest = self.waiting().len();
+    }
+
+    /// Bytes waiting besides the rest of a log frame: what its own requests have caused.
+    #[must_use]
+    pub fn answers(&self) -> usize {
+        self.waiting().len() - self.rest
+    }
+
+    /// Memory that answers hold, in bytes; 0 when none waits.
+    #[must_use]
+    pub fn answer_bytes_held(&self) -> usize {
+        if self.answers() == 0 { 0 } else { self.bytes_held() - self.rest }
+    }
+
+    /// Notes that the kernel took `len` bytes more. Space is given back when half is spent, and memory when
+    /// the queue has become much shorter than it was.
     pub fn advance(&mut self, len: usize) {
         self.sent += len;
+        self.rest = self.rest.saturating_sub(len);
         if self.sent * 2 >= self.bytes.len() {
             self.bytes.drain(..self.sent);
             self.sent = 0;
+        }
+        if self.bytes.capacity() > 4 * self.bytes.len() {
+            self.bytes.shrink_to(2 * self.bytes.len());
         }
     }
 
@@ -139,8 +178,12 @@ pub struct Connection {
     pub cause: CloseCause,
     /// How its frames are encoded.
     pub codec: Codec,
+    /// Posts of it that another shard has not answered yet.
+    pub posts_away: u8,
     /// It stands in the ready queue.
     pub is_ready: bool,
+    /// The shell was told not to read from it, and waits for [`crate::engine::Output::ReadOn`].
+    pub is_paused: bool,
     /// The shell was asked to report when the socket can be written to.
     pub is_blocked: bool,
     /// It was blocked and has not been sent everything since.
@@ -172,7 +215,9 @@ impl Connection {
             address: 0,
             cause: CloseCause::Peer,
             codec: Codec::Json,
+            posts_away: 0,
             is_ready: false,
+            is_paused: false,
             is_blocked: false,
             is_slow: false,
             is_counted: false,
@@ -185,6 +230,18 @@ impl Connection {
     #[must_use]
     pub fn private_len(&self) -> usize {
         self.private.as_ref().map_or(0, |private| private.waiting().len())
+    }
+
+    /// Of these, the answers to what it said itself.
+    #[must_use]
+    pub fn answers(&self) -> usize {
+        self.private.as_ref().map_or(0, |private| private.answers())
+    }
+
+    /// Memory that these hold, in bytes.
+    #[must_use]
+    pub fn answer_bytes_held(&self) -> usize {
+        self.private.as_ref().map_or(0, |private| private.answer_bytes_held())
     }
 }
 

@@ -4,6 +4,8 @@
 //! name to each field; the engine only ever reads the resolved values. Constants that no
 //! operator should need to change stand below the struct, with their reasons.
 
+use crate::report::Budget;
+
 /// What to do with a subscriber whose cursor has fallen out of its room's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LagPolicy {
@@ -24,6 +26,14 @@ pub struct Limits {
     pub frame_bytes_max: u32,
     /// Payload of one reassembled message from a client, in bytes; more is closed with 1009.
     pub message_bytes_max: u32,
+    /// From the first byte of a message to its last, in milliseconds; more is closed with 1008.
+    pub message_ms_max: u32,
+    /// Unfinished messages of all connections together, in bytes of memory; beyond it those that hold most for
+    /// longest are closed with 1013. Divided evenly among the shards.
+    pub unfinished_bytes_max: u64,
+    /// Request heads of all connections together, in bytes of memory, those on their way to another shard
+    /// included; beyond it those that hold most for longest are answered 503. Divided evenly among the shards.
+    pub heads_bytes_max: u64,
     /// Text of one comment, in bytes of UTF-8; more is refused with `too_long`.
     pub comment_bytes_max: u32,
     /// Sustained posts a second over one connection, with a burst of two seconds' worth. 0: no cap.
@@ -60,8 +70,11 @@ pub struct Limits {
     /// A subscriber with bytes waiting that accepts none for this long is evicted, in milliseconds.
     pub stall_ms_max: u32,
     /// Bytes waiting for one connection alone (acks, errors, pongs); more ends it, without a close frame, which it
-    /// would not read either.
+    /// would not read either. The rest of a cut log frame does not count.
     pub private_queue_bytes_max: u32,
+    /// The same of all connections together, in bytes of memory; beyond it those that hold most for longest are
+    /// ended. Divided evenly among the shards.
+    pub answers_bytes_max: u64,
     /// Silence after which a connection is pinged, in milliseconds; two silent intervals end
     /// it. 0: no keepalive.
     pub keepalive_ms: u32,
@@ -87,6 +100,9 @@ impl Default for Limits {
             handshake_ms_max: 10_000,
             frame_bytes_max: 16 * 1024,
             message_bytes_max: 16 * 1024,
+            message_ms_max: 10_000,
+            unfinished_bytes_max: 16 * 1024 * 1024,
+            heads_bytes_max: 16 * 1024 * 1024,
             comment_bytes_max: 2_000,
             posts_per_sec_connection: 5,
             clock_lead_ms_max: 60_000,
@@ -105,6 +121,7 @@ impl Default for Limits {
             lag_policy: LagPolicy::Skip,
             stall_ms_max: 30_000,
             private_queue_bytes_max: 64 * 1024,
+            answers_bytes_max: 64 * 1024 * 1024,
             keepalive_ms: 50_000,
             close_ms_max: 5_000,
             linger_bytes_max: 4 * 1024 * 1024,
@@ -113,6 +130,32 @@ impl Default for Limits {
             cpu_target_percent: 70,
             coalesce_ms_max: 250,
         }
+    }
+}
+
+/// What a private queue may hold beyond its limit: a close frame or a refusal, in bytes.
+pub const LAST_BYTES_MAX: u32 = 512;
+/// Bytes that one read takes from a socket at most.
+pub const READ_BYTES_MAX: u32 = 4 * 1024;
+
+impl Limits {
+    /// What one shard of `shards` may hold of a budget: its part, but at least what its own limit allows to
+    /// one connection, or a node of many shards would hold that limit against nobody.
+    #[must_use]
+    pub fn budget_share(&self, budget: Budget, shards: u32) -> u64 {
+        // Buffers double as they grow.
+        let (total, one) = match budget {
+            Budget::Answers => {
+                (self.answers_bytes_max, 2 * (self.private_queue_bytes_max + LAST_BYTES_MAX))
+            }
+            Budget::Unfinished => {
+                (self.unfinished_bytes_max, self.message_bytes_max + LAST_BYTES_MAX)
+            }
+            Budget::Heads => {
+                (self.heads_bytes_max, 2 * (self.handshake_bytes_max + READ_BYTES_MAX))
+            }
+        };
+        (total / u64::from(shards)).max(one.into())
     }
 }
 

@@ -58,7 +58,7 @@ impl Refusal {
 
 /// How a live connection ended; the order is the order of [`Counters::closes`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(usize)]
+#[repr(u8)]
 pub enum CloseCause {
     /// The peer closed or reset the connection.
     Peer,
@@ -74,6 +74,10 @@ pub enum CloseCause {
     Lag,
     /// Evicted: accepted no byte for `stall_ms_max`.
     Stalled,
+    /// A message took longer than `message_ms_max` (1008).
+    SlowMessage,
+    /// It held most of a budget that was used up, see [`Budget`] (1013, or without a word).
+    Budget,
     /// The node drained (1012).
     Drain,
     /// The kernel reported an error on the socket.
@@ -82,7 +86,7 @@ pub enum CloseCause {
 
 impl CloseCause {
     /// All causes, in order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Peer,
         Self::PeerFault,
         Self::QueueFull,
@@ -90,6 +94,8 @@ impl CloseCause {
         Self::Silent,
         Self::Lag,
         Self::Stalled,
+        Self::SlowMessage,
+        Self::Budget,
         Self::Drain,
         Self::SocketError,
     ];
@@ -104,6 +110,8 @@ impl CloseCause {
             Self::Silent => "silent",
             Self::Lag => "lag",
             Self::Stalled => "stalled",
+            Self::SlowMessage => "slow_message",
+            Self::Budget => "budget",
             Self::Drain => "drain",
             Self::SocketError => "socket_error",
         }
@@ -215,6 +223,32 @@ impl GapCause {
     }
 }
 
+/// Memory that strangers can make a node hold, summed over all connections; each sum has a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Budget {
+    /// Answers that wait in private queues: `answers_bytes_max`.
+    Answers,
+    /// Messages that have not arrived whole: `unfinished_bytes_max`.
+    Unfinished,
+    /// Request heads: `heads_bytes_max`.
+    Heads,
+}
+
+impl Budget {
+    /// All of them, in order.
+    pub const ALL: [Self; 3] = [Self::Answers, Self::Unfinished, Self::Heads];
+    /// The value of the `budget` label.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Answers => "answers",
+            Self::Unfinished => "unfinished",
+            Self::Heads => "heads",
+        }
+    }
+}
+
 /// Events counted by the engine since the shard started.
 #[derive(Clone, Debug, Default)]
 pub struct Counters {
@@ -258,6 +292,10 @@ pub struct Counters {
     pub gaps: [u64; GapCause::ALL.len()],
     /// Comments covered by gap notices, by [`GapCause`].
     pub gap_comments: [u64; GapCause::ALL.len()],
+    /// Connections given up because a budget was used up, by [`Budget`].
+    pub budget_hits: [u64; Budget::ALL.len()],
+    /// Times that reading from a connection paused because its answers waited, or its posts were under way.
+    pub reads_paused: u64,
     /// Keepalive pings sent.
     pub pings: u64,
     /// Frames dropped from logs because the shard's share of `log_bytes_max` was used up.
@@ -385,8 +423,14 @@ pub struct Report {
     pub log_bytes: u64,
     /// Bytes waiting in private queues.
     pub private_bytes: u64,
+    /// Bytes that count against each [`Budget`].
+    pub budgets: [u64; Budget::ALL.len()],
+    /// This shard's part of each.
+    pub budget_shares: [u64; Budget::ALL.len()],
     /// Subscribers waiting for their socket to become writable.
     pub blocked: u64,
+    /// Connections that are not read from until their answers are out.
+    pub paused: u64,
     /// The governor's factor: pause after a pass, as permille of the pass's own duration.
     pub pause_permille: u64,
     /// Bytes of user memory the engine holds for connections (tables and queues, not logs).

@@ -103,7 +103,7 @@ impl<K: Kernel> Driver<K> {
                 self.input.first_ring = (ring + 1) % rings;
                 break;
             }
-            self.sockets.read_wanting(ring);
+            self.sockets.read_wanting(ring, |id| self.engine.may_read(id));
         }
         // What the events asked for goes to the kernel in one submission a ring; reads that can
         // end at once are in the completion queue for the next turn.

@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use crossbeam::queue::ArrayQueue;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use tokio::sync::mpsc;
-use uproar_engine::limits::Limits;
+use uproar_engine::limits::{Limits, READ_BYTES_MAX};
 use uproar_ring::{Ring, RingAddress, RingConfig, Wake};
 
 use crate::link::{Handover, ShardPort};
@@ -38,7 +38,7 @@ use crate::shard::mesh::{Door, Link, Neighbour, Node};
 /// Provided buffers of a ring, and their size: what can be read in one turn. They are touched in
 /// turn, so all of them count as memory in use.
 const BUFFERS: u16 = 128;
-const BUFFER_BYTES: u32 = 4 * 1_024;
+const BUFFER_BYTES: u32 = READ_BYTES_MAX;
 /// glommio's own I/O memory; nothing goes through it.
 const EXECUTOR_IO_BYTES: usize = 64 * 1_024;
 /// glommio interrupts a task that runs longer than this, so that others get their turn. The driver is the

@@ -38,6 +38,7 @@ impl<K: Kernel> Driver<K> {
                     self.node.connections.fetch_add(1, Ordering::Relaxed);
                 }
                 Output::Discard { id, len } => self.sockets.discard(id, len),
+                Output::ReadOn { id } => self.sockets.want_read(id),
                 Output::AwaitWritable { id } => self.sockets.await_writable(id),
                 Output::Close { id, was_counted, .. } => {
                     let address = self.addresses.remove(&id.index);

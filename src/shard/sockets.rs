@@ -251,8 +251,9 @@ impl<K: Kernel> Sockets<K> {
         self.wanting.iter().any(|line| !line.is_empty())
     }
 
-    /// Reads what is there now from the first in `ring`'s line.
-    pub(super) fn read_wanting(&mut self, ring: usize) {
+    /// Reads what is there now from the first in `ring`'s line that may be read from. Who may not leaves the line,
+    /// and comes back when the engine says so: the poll reported an edge, and will not report it again.
+    pub(super) fn read_wanting(&mut self, ring: usize, mut may_read: impl FnMut(Id) -> bool) {
         let mut reads = 0;
         while reads < READS_MAX {
             let Some(id) = self.wanting[ring].pop_front() else { return };
@@ -261,6 +262,10 @@ impl<K: Kernel> Sockets<K> {
             if place.reading != Reading::Nothing {
                 continue;
             }
+            if !may_read(id) {
+                continue;
+            }
+            let Some(place) = self.get(id) else { continue };
             place.reading = Reading::Now;
             let slot = place.slot;
             self.rings[ring].read_now(slot, key(id));

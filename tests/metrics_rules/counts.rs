@@ -31,6 +31,26 @@ fn what_real_nodes_count_fires_what_it_should() {
 }
 
 #[test]
+fn requests_that_do_not_end_fire_what_they_should() {
+    let node = Node::start(&["--heads-bytes-max", "65536"]);
+    let before = node.metrics();
+    let head = format!("GET /v1/events/e/live HTTP/1.1\r\nx: {}", "x".repeat(7_000));
+    let _crowd: Vec<_> = (0..20)
+        .map(|_| {
+            let mut stream = node.connect();
+            stream.write_all(head.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    let after = node.metrics_with_some(&["uproar_budget_hits_total", "heads"]);
+    assert_fires(
+        "heads",
+        &growing(&before, &after),
+        &["UproarBudgetUsedUp", "UproarRefusingUpgrades"],
+    );
+}
+
+#[test]
 fn requests_beyond_the_places_for_http_fire_what_they_should() {
     let node = Node::start(&["--http-connections-max", "1"]);
     let before = node.metrics();

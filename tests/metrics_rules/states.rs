@@ -63,23 +63,21 @@ fn silent_sockets_that_fill_the_table_fire_what_they_should() {
 }
 
 #[test]
-fn answers_that_nobody_reads_fire_what_they_should() {
+fn messages_that_do_not_end_fire_what_they_should() {
     raise_descriptors();
-    let limits = ["--send-buffer-bytes", "4608", "--control-frames-per-sec-max", "0"];
-    let node = Node::start(&[&["--connections-max", "2000"], &limits[..]].concat());
-    // 200 masked pings of 125 bytes: their pongs are more than the buffers of both sides hold, and
-    // less than private_queue_bytes_max.
-    let mut ping = vec![0x89, 0x80 | 125, 0, 0, 0, 0];
-    ping.resize(ping.len() + 125, b'x');
-    let pings = ping.repeat(200);
+    let node = Node::start(&["--connections-max", "2000", "--message-ms-max", "600000"]);
+    // The first half of a masked message of 16,000 bytes.
+    let mut half = vec![0x81, 0xfe, 0x3e, 0x80, 0, 0, 0, 0];
+    half.resize(half.len() + 8_000, b'x');
     let _viewers: Vec<_> = (0..1_010)
         .map(|_| {
             let mut viewer = node.upgraded("e");
-            viewer.write_all(&pings).unwrap();
+            viewer.write_all(&half).unwrap();
             viewer
         })
         .collect();
-    let is_held = |metrics: &str| sum(metrics, &["uproar_private_queue_bytes"]) > 1_010.0 * 4_096.0;
-    let held = node.metrics_when("unread answers", is_held);
+    let is_held =
+        |metrics: &str| sum(metrics, &["uproar_connection_memory_bytes"]) > 1_010.0 * 8_000.0;
+    let held = node.metrics_when("unfinished messages", is_held);
     assert_fires("memory", &constant(&held), &["UproarConnectionMemory"]);
 }

@@ -11,6 +11,7 @@ mod draining;
 mod endings;
 mod flood;
 mod handshakes;
+mod holding;
 mod inputs;
 mod joining;
 mod limits;

@@ -2,7 +2,8 @@
 
 use uproar_engine::control::PostRefusal;
 use uproar_engine::report::{
-    AcceptFailure, CloseCause, Contradiction, GapCause, Histogram, LingerCut, Refusal, Report,
+    AcceptFailure, Budget, CloseCause, Contradiction, GapCause, Histogram, LingerCut, Refusal,
+    Report,
 };
 
 use super::exposition::{Family, Kind, Number};
@@ -38,6 +39,10 @@ fn refusals(report: &Report) -> Vec<(&'static str, u64)> {
 
 fn closes(report: &Report) -> Vec<(&'static str, u64)> {
     CloseCause::ALL.map(|c| (c.label(), report.counters.closes[c as usize])).to_vec()
+}
+
+fn budgets(of: &[u64; Budget::ALL.len()]) -> Vec<(&'static str, u64)> {
+    Budget::ALL.map(|b| (b.label(), of[b as usize])).to_vec()
 }
 
 fn posts_refused(report: &Report) -> Vec<(&'static str, u64)> {
@@ -117,9 +122,38 @@ static ROWS: &[Row] = &[
     Row {
         name: "uproar_closes_total",
         kind: Kind::Counter,
-        help: "Live connections ended, by cause; lag, stalled and queue_full are slow viewers, over_rate is a flood.",
+        help: "Live connections ended, by cause; lag, stalled and queue_full are slow viewers, over_rate is a flood, slow_message and budget held memory.",
         read: Read::Each("cause", closes),
     },
+    Row {
+        name: "uproar_budget_hits_total",
+        kind: Kind::Counter,
+        help: "Connections given up because they held most of a budget that was used up: answers_bytes_max, \
+               unfinished_bytes_max, heads_bytes_max.",
+        read: Read::Each("budget", |r| budgets(&r.counters.budget_hits)),
+    },
+    Row {
+        name: "uproar_budget_bytes",
+        kind: Kind::Gauge,
+        help: "Memory that counts against a budget: answers that wait, unfinished messages, request heads.",
+        read: Read::Each("budget", |r| budgets(&r.budgets)),
+    },
+    Row {
+        name: "uproar_budget_bytes_max",
+        kind: Kind::Gauge,
+        help: "The shard's part of a budget.",
+        read: Read::Each("budget", |r| budgets(&r.budget_shares)),
+    },
+    counter(
+        "uproar_reads_paused_total",
+        "Times a connection was not read on because its answers waited unread, or its posts were under way.",
+        |r| r.counters.reads_paused,
+    ),
+    gauge(
+        "uproar_paused_connections",
+        "Connections that are not read from until they take their answers.",
+        |r| r.paused,
+    ),
     counter("uproar_pings_total", "Keepalive pings sent.", |r| r.counters.pings),
     // Comments and their fan-out.
     counter("uproar_comments_total", "Comments appended to logs.", |r| r.counters.comments),

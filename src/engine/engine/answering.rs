@@ -7,7 +7,7 @@ use crate::control::{PostRefusal, Reply, Request};
 use crate::hot::{self, HotRoom, HotRooms, Largest};
 use crate::ids::EventId;
 use crate::limits::Limits;
-use crate::report::Report;
+use crate::report::{Budget, Report};
 use crate::room::{Member, Role};
 use crate::table::Id;
 use crate::time::Now;
@@ -15,6 +15,12 @@ use crate::time::Now;
 impl Engine {
     /// Does what the control plane asks and answers at once.
     pub fn control(&mut self, now: Now, request: Request) -> Reply {
+        let reply = self.reply(now, request);
+        self.keep_budgets(now);
+        reply
+    }
+
+    fn reply(&mut self, now: Now, request: Request) -> Reply {
         match request {
             Request::Post { event, user, name, text, key, address } => {
                 let author = (user, name, address);
@@ -149,7 +155,10 @@ impl Engine {
             replicas,
             log_bytes: self.keeping.bytes,
             private_bytes: self.private_bytes,
+            budgets: Budget::ALL.map(|budget| self.held(budget)),
+            budget_shares: Budget::ALL.map(|budget| self.share(budget)),
             blocked: self.blocked.into(),
+            paused: self.paused.into(),
             pause_permille: self.governor.factor_permille(),
             connection_bytes: self.connections.bytes() as u64 + members + self.walks.held_bytes,
             is_draining: self.drain.is_some(),

@@ -4,17 +4,17 @@
 use super::Engine;
 use crate::codec::Codec;
 use crate::connection::{Phase, Private};
+use crate::limits::LAST_BYTES_MAX;
+use crate::report::Budget;
 use crate::room;
 use crate::time::ticks;
 use crate::ws::rest::Rest;
-
-/// What may stand in a private queue beyond its limit: a close frame or a refusal, in bytes.
-const LAST_BYTES_MAX: u32 = 512;
 
 impl Engine {
     /// Asserts what must hold between any two calls.
     pub fn check(&self) {
         self.check_connections();
+        self.check_budgets();
         self.check_rooms();
     }
 
@@ -23,6 +23,8 @@ impl Engine {
         assert_eq!((self.connections.len(), self.counted, self.handshakes), (0, 0, 0));
         assert_eq!((self.lingering.count, self.refused), (0, 0));
         assert_eq!((self.private_bytes, self.blocked, self.wheel.len()), (0, 0, 0));
+        assert_eq!(Budget::ALL.map(|budget| self.held(budget)), [0; 3], "budgets are given back");
+        assert!(self.outboxes.iter().all(|outbox| outbox.posts_away == 0), "posts are answered");
         assert!(self.rooms.table.iter().all(|(_, room)| room.members() == 0));
     }
 
@@ -72,10 +74,10 @@ impl Engine {
             }
             refused += u32::from(connection.is_refused);
             assert!(
-                connection.private_len()
+                connection.answers()
                     <= (self.limits.private_queue_bytes_max + LAST_BYTES_MAX) as usize,
                 "a private queue of {} bytes",
-                connection.private_len()
+                connection.answers()
             );
             assert!(
                 connection.private.is_none() || connection.is_ready || connection.is_blocked,
@@ -94,6 +96,25 @@ impl Engine {
             (counted, blocked, private_bytes, handshakes),
             (self.counted, self.blocked, self.private_bytes, self.handshakes)
         );
+    }
+
+    /// The sums of the budgets are those of their parts, and within their shares.
+    fn check_budgets(&self) {
+        let (mut held, mut paused) = ([0; Budget::ALL.len()], 0);
+        for (_, connection) in self.connections.iter() {
+            held[Budget::Answers as usize] += connection.answer_bytes_held() as u64;
+            held[Budget::Unfinished as usize] += connection.reader.bytes_held() as u64;
+            held[Budget::Heads as usize] += connection.phase.head_bytes_held();
+            paused += u32::from(connection.is_paused);
+        }
+        let away = self.outboxes.iter().map(|outbox| outbox.joins_away.bytes);
+        held[Budget::Heads as usize] += away.sum::<u64>();
+        assert_eq!(paused, self.paused);
+        for budget in Budget::ALL {
+            let (held, share) = (held[budget as usize], self.share(budget));
+            assert_eq!(held, self.held(budget), "the sum of {budget:?} is kept");
+            assert!(held <= share, "{budget:?}: {held} bytes, over the {share} of this shard");
+        }
     }
 
     fn check_rooms(&self) {

@@ -25,6 +25,8 @@ const TURN_SENDS_MIN: usize = 16;
 const RUN_BYTES_MAX: u32 = 16 * 1024;
 /// The most private bytes of one send.
 const PRIVATE_BYTES_MAX: usize = 64 * 1024;
+/// Private bytes of one chunk, beyond which the next connection waits for the next chunk: its memory is kept.
+const SCRATCH_BYTES_MAX: usize = 256 * 1024;
 /// Members a feed looks at in one turn, so that scanning a large idle feed stays short.
 const VISITS_MAX: usize = 8_192;
 /// The protocol's close code for a subscriber that was too slow.
@@ -99,7 +101,7 @@ impl Engine {
         let most = chunk.sends_max;
         let quota = if self.fanout.running() > 0 { most / 2 } else { most };
         for _ in 0..self.fanout.ready.len() {
-            if chunk.deliveries.len() >= quota {
+            if chunk.deliveries.len() >= quota || chunk.scratch.len() >= SCRATCH_BYTES_MAX {
                 break;
             }
             let Some(id) = self.fanout.ready.pop_front() else { break };
@@ -346,6 +348,7 @@ impl Engine {
         }
         chunk.clear();
         self.observe_deliveries(now);
+        self.keep_budgets(now);
     }
 
     /// The last sends of the passes that have ended are with the kernel.
@@ -380,7 +383,10 @@ impl Engine {
         if !is_between {
             let rest = segment.start_of(cut + 1) - stop;
             // No limit holds for it: it is one frame at most, and its beginning has gone out.
-            self.append_private(delivery.id, |out| segment.read(stop, rest, out));
+            self.change_private(delivery.id, |private| {
+                segment.read(stop, rest, private.buffer());
+                private.is_rest();
+            });
         }
     }
 
@@ -388,21 +394,16 @@ impl Engine {
     fn private_taken(&mut self, now: Now, id: Id, len: u32, taken: Option<u32>) {
         let sent = taken.unwrap_or(len);
         let Some(connection) = self.connections.get_mut(id) else { return };
-        self.private_bytes -= u64::from(sent);
-        self.counters.bytes_sent -= u64::from(len - sent);
         if taken.is_none() {
             connection.socket_tick = now.tick();
         }
-        if let Some(private) = &mut connection.private {
-            private.advance(sent as usize);
-            if private.waiting().is_empty() {
-                connection.private = None;
-            }
-        }
+        self.counters.bytes_sent -= u64::from(len - sent);
+        self.change_private(id, |private| private.advance(sent as usize));
         match taken {
             None => self.make_ready(id),
             Some(_) => self.block(now, id),
         }
+        self.read_on(now, id);
     }
 
     /// The kernel takes no more for this connection until it says so.
@@ -419,9 +420,11 @@ impl Engine {
     }
 
     /// The socket takes bytes again.
-    pub fn writable(&mut self, _now: Now, id: Id) {
+    pub fn writable(&mut self, now: Now, id: Id) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         if connection.is_blocked {
+            // A peer that takes bytes is not silent, whether or not what it says can be read meanwhile.
+            connection.heard_tick = now.tick();
             connection.is_blocked = false;
             self.blocked -= 1;
             if let Phase::Live { room, member } = connection.phase {

@@ -44,27 +44,32 @@ impl Engine {
             // The shell does not read from a socket that is moving.
             Phase::Leaving(_) | Phase::Handing | Phase::Arriving { .. } => {}
         }
+        self.keep_budgets(now);
     }
 
     fn request_bytes(&mut self, now: Now, id: Id, bytes: &[u8]) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let Phase::Handshake(handshake) = &mut connection.phase else { return };
+        let before = handshake.bytes.capacity() as u64;
         // Most requests arrive in one piece and are read where they lie.
         let whole = if handshake.bytes.is_empty() {
             bytes
         } else {
             handshake.bytes.extend_from_slice(bytes);
+            self.head_bytes += handshake.bytes.capacity() as u64 - before;
             &handshake.bytes
         };
         match http::read_head(whole, &self.limits) {
             Head::Incomplete => {
                 if handshake.bytes.is_empty() {
                     handshake.bytes.extend_from_slice(bytes);
+                    self.head_bytes += handshake.bytes.capacity() as u64 - before;
                 }
                 self.outputs.push_back(Output::Read { id });
             }
             Head::Plain => {
                 let (read, peer) = (whole.to_vec(), handshake.peer);
+                self.head_bytes -= handshake.bytes.capacity() as u64;
                 connection.phase = Phase::Handing;
                 self.wheel.cancel(id.index);
                 self.outputs.push_back(Output::Handover { id, read, peer });
@@ -156,6 +161,7 @@ impl Engine {
         self.refused += 1;
         self.node_connections += 1;
         self.outputs.push_back(Output::Linger { id });
+        self.change_phase(id, Phase::Closing { rest: None });
         self.linger(id, Rest::unframed());
         let wall_ms = now.wall_ms;
         self.push_private(now, id, |out| {

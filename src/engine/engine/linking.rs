@@ -12,19 +12,25 @@ impl Engine {
     /// A message from shard `from`.
     pub fn receive_mesh(&mut self, now: Now, from: u32, message: MeshMessage) {
         match message {
-            MeshMessage::Join(join) => self.request_arrived(now, join),
+            MeshMessage::Join(join) => self.request_arrived(now, from, join),
             MeshMessage::Post(post) => self.remote_post(now, from, *post),
             MeshMessage::Answer(answer) => {
-                let Answer { connection, reference, result } = *answer;
-                self.answer_post(now, connection, reference.as_ref(), result);
+                let Answer { connection: id, reference, result } = *answer;
+                self.outboxes[from as usize].posts_away -= 1;
+                if let Some(connection) = self.connections.get_mut(id) {
+                    connection.posts_away -= 1;
+                }
+                self.answer_post(now, id, reference.as_ref(), result);
+                self.read_on(now, id);
             }
             MeshMessage::Appended { room, viewers, appended_us } => {
-                let Some(id) = self.rooms.find_replica(from, room) else { return };
-                let replica = self.rooms.table.get_mut(id).expect("a listed replica exists");
-                if let Role::Replica(role) = &mut replica.role {
-                    role.viewers = viewers;
+                if let Some(id) = self.rooms.find_replica(from, room) {
+                    let replica = self.rooms.table.get_mut(id).expect("a listed replica exists");
+                    if let Role::Replica(role) = &mut replica.role {
+                        role.viewers = viewers;
+                    }
+                    self.catch_up(now, id, appended_us);
                 }
-                self.catch_up(now, id, appended_us);
             }
             MeshMessage::Members { room, members } => {
                 self.change_follower(now, room, from, |follower| follower.members = members);
@@ -36,7 +42,9 @@ impl Engine {
                 });
             }
             MeshMessage::Load { connections } => self.loads[from as usize] = connections,
+            MeshMessage::Taken(taken) => self.joins_taken(from, taken),
         }
+        self.keep_budgets(now);
     }
 
     /// Replica: sees what the home shard has published, hint or no hint; the oldest of it at `appended_us`, or later.
@@ -98,6 +106,10 @@ impl Engine {
     /// The next message for shard `to`; ask only when the link has room.
     pub fn poll_mesh(&mut self, to: u32) -> Option<MeshMessage> {
         let outbox = &mut self.outboxes[to as usize];
+        let taken = std::mem::take(&mut outbox.taken);
+        if taken.joins > 0 {
+            return Some(MeshMessage::Taken(taken));
+        }
         if let Some(command) = outbox.pop() {
             return Some(command);
         }

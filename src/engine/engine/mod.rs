@@ -11,10 +11,12 @@
 //! Time comes with each call; there is no clock, socket, thread or `async` in here, so one seed
 //! replays a run. The files of this module each hold one part of the story: `handshake`
 //! (request to room), `placing` (which shard), `session` (a live connection's messages), `posting`
-//! (comments into logs), `lingering` (after the last word), `chunk` and `delivery` (what is sent, and short writes), `linking` (mesh), `timers`,
+//! (comments into logs), `lingering` (after the last word), `budgets` and `reading` (what strangers
+//! may make it hold), `chunk` and `delivery` (what is sent, and short writes), `linking` (mesh), `timers`,
 //! `draining`, `answering` (control plane), `checking` (invariants).
 
 mod answering;
+mod budgets;
 mod checking;
 mod chunk;
 mod delivery;
@@ -25,6 +27,7 @@ mod lingering;
 mod linking;
 mod placing;
 mod posting;
+mod reading;
 mod session;
 mod stepping;
 mod timers;
@@ -38,7 +41,7 @@ pub use chunk::{CHUNK_SENDS_MAX, Chunk, Delivery, Source};
 
 use self::keeping::Keeping;
 use self::lingering::Lingering;
-use crate::connection::{Connection, Phase, Private};
+use crate::connection::{Connection, Phase};
 use crate::fanout::Fanout;
 use crate::governor::Governor;
 use crate::limits::Limits;
@@ -98,6 +101,11 @@ pub enum Output {
         /// Bytes.
         len: u32,
     },
+    /// Look again whether there is something to read from a live connection, as [`Engine::may_read`] had said no.
+    ReadOn {
+        /// The connection.
+        id: Id,
+    },
     /// Call [`Engine::writable`] when the socket takes bytes again.
     AwaitWritable {
         /// The connection.
@@ -135,7 +143,7 @@ pub struct Setup {
 #[derive(Debug)]
 enum Half {
     Socket(Id),
-    Request { join: Box<Join>, since_tick: u32 },
+    Request { join: Box<Join>, from: u32, since_tick: u32 },
 }
 
 /// A drain under way.
@@ -176,7 +184,14 @@ pub struct Engine {
     lingering: Lingering,
     keeping: Keeping,
     private_bytes: u64,
+    /// What counts against the budgets: answers waiting, unfinished messages, request heads (those on their
+    /// way to another shard included).
+    answer_bytes: u64,
+    unfinished_bytes: u64,
+    head_bytes: u64,
     blocked: u32,
+    /// Connections that the shell was told not to read from.
+    paused: u32,
     chunk_number: u32,
     /// Frames derived for the present chunk.
     derived_frames: u64,
@@ -220,7 +235,11 @@ impl Engine {
             lingering: Lingering::default(),
             keeping: Keeping::default(),
             private_bytes: 0,
+            answer_bytes: 0,
+            unfinished_bytes: 0,
+            head_bytes: 0,
             blocked: 0,
+            paused: 0,
             chunk_number: 0,
             derived_frames: 0,
             finished: Vec::new(),
@@ -285,7 +304,11 @@ impl Engine {
         let Some(connection) = self.connections.remove(id) else { return };
         self.wheel.cancel(id.index);
         self.private_bytes -= connection.private_len() as u64;
+        self.answer_bytes -= connection.answer_bytes_held() as u64;
+        self.unfinished_bytes -= connection.reader.bytes_held() as u64;
+        self.head_bytes -= connection.phase.head_bytes_held();
         self.blocked -= u32::from(connection.is_blocked);
+        self.paused -= u32::from(connection.is_paused);
         match connection.phase {
             Phase::Handshake(_) | Phase::Leaving(_) | Phase::Handing => self.handshakes -= 1,
             Phase::Arriving { token } => {
@@ -311,7 +334,7 @@ impl Engine {
             Phase::Live { room, member } => (room, member),
             Phase::Echo => {
                 connection.phase = Phase::Closing { rest: None };
-                return;
+                return self.read_on(now, id);
             }
             _ => return,
         };
@@ -330,13 +353,14 @@ impl Engine {
             *place = member;
         }
         self.members_changed(now, room_id);
+        self.read_on(now, id);
     }
 
     /// Queues bytes for one connection: `write` appends them. Over the limit the connection ends.
     fn push_private(&mut self, now: Now, id: Id, write: impl FnOnce(&mut Vec<u8>)) {
         self.append_private(id, write);
         let Some(connection) = self.connections.get(id) else { return };
-        if connection.private_len() > self.limits.private_queue_bytes_max as usize
+        if connection.answers() > self.limits.private_queue_bytes_max as usize
             && matches!(connection.phase, Phase::Live { .. } | Phase::Echo)
         {
             // It asks faster than it reads: it would not read a close frame in time either.
@@ -346,12 +370,7 @@ impl Engine {
 
     /// Queues bytes for one connection, whatever waits there already.
     fn append_private(&mut self, id: Id, write: impl FnOnce(&mut Vec<u8>)) {
-        let Some(connection) = self.connections.get_mut(id) else { return };
-        let private = connection.private.get_or_insert_with(Box::<Private>::default);
-        let before = private.waiting().len();
-        write(private.buffer());
-        let grown = private.waiting().len() - before;
-        self.private_bytes += grown as u64;
+        self.change_private(id, |private| write(private.buffer()));
         self.hold(id, true);
         self.make_ready(id);
     }

@@ -12,9 +12,9 @@ use crate::codec::{self, Codec, Notice};
 use crate::connection::{Author, Connection, Leaving, Phase};
 use crate::http::{self, Rejection, Upgrade};
 use crate::ids::{EventId, Position};
-use crate::mesh::{Join, MeshMessage, Spread};
+use crate::mesh::{Join, MeshMessage, Spread, Taken};
 use crate::placement::home_shard;
-use crate::report::CloseCause;
+use crate::report::{Budget, CloseCause};
 use crate::room::{Follower, Member, Role, Room};
 use crate::table::Id;
 use crate::time::{Now, ticks};
@@ -40,7 +40,7 @@ impl Engine {
         }
         match self.replica_for(home, &join) {
             Some(room) => self.admit(now, id, room, join),
-            None => self.start_move(now, id, home, join),
+            None => self.start_move(now, id, home, join, None),
         }
     }
 
@@ -62,7 +62,7 @@ impl Engine {
         may_keep.then_some(room_id)
     }
 
-    fn place_at_home(&mut self, now: Now, id: Id, mut join: Join) {
+    fn place_at_home(&mut self, now: Now, id: Id, join: Join) {
         let Some(room_id) = self.open_room(now, &join) else {
             return self.refuse(now, id, &Rejection::ROOMS_FULL);
         };
@@ -70,11 +70,7 @@ impl Engine {
         if to == self.setup.shard {
             return self.admit(now, id, room_id, join);
         }
-        // A grant that could not leave would keep the room for ever.
-        if self.outboxes[to as usize].has_room() {
-            join.spread = Some(self.grant(room_id, to));
-        }
-        self.start_move(now, id, to, join);
+        self.start_move(now, id, to, join, Some(room_id));
     }
 
     /// The home room of the request's event; made if there is none. `None`: too many rooms.
@@ -141,28 +137,63 @@ impl Engine {
         spread
     }
 
-    fn start_move(&mut self, now: Now, id: Id, to: u32, mut join: Join) {
-        if !self.outboxes[to as usize].has_room() {
-            return self.refuse(now, id, &Rejection::OVERLOADED);
+    /// Begins to move a connection to shard `to`, with a grant of `room` if the home shard places it there.
+    fn start_move(&mut self, now: Now, id: Id, to: u32, mut join: Join, room: Option<Id>) {
+        if !self.reserve_join(now, id, to, &join) {
+            return;
         }
+        // Only now: a grant that could not leave would keep the room for ever.
+        join.spread = room.map(|room| self.grant(room, to));
         let token = self.next_token;
         // 40 bits of counter below the shard's number.
         self.next_token = token & !0xff_ffff_ffff | (token + 1) & 0xff_ffff_ffff;
         join.token = token;
-        let Some(connection) = self.connections.get_mut(id) else { return };
-        if let Phase::Arriving { token } = connection.phase {
+        let leaving = Phase::Leaving(Box::new(Leaving { to, join }));
+        if let Some(Phase::Arriving { token }) = self.change_phase(id, leaving) {
             self.halves.remove(&token);
         }
-        connection.phase = Phase::Leaving(Box::new(Leaving { to, join }));
         self.wheel.cancel(id.index);
         self.outputs.push_back(Output::Move { id, to, token });
     }
 
+    /// Counts a request against the budget of request heads until shard `to` has taken it. False: it was refused,
+    /// because too many are under way, or the budget is used up by what cannot be given up.
+    fn reserve_join(&mut self, now: Now, id: Id, to: u32, join: &Join) -> bool {
+        let (bytes, share) = (join.bytes_held(), self.share(Budget::Heads));
+        let excess = (self.head_bytes + bytes).saturating_sub(share);
+        if excess > 0 {
+            self.relieve(now, Budget::Heads, excess);
+        }
+        let is_shaking = |connection: &Connection| {
+            matches!(connection.phase, Phase::Handshake(_) | Phase::Arriving { .. })
+        };
+        if !self.connections.get(id).is_some_and(is_shaking) {
+            return false;
+        }
+        let outbox = &mut self.outboxes[to as usize];
+        if !outbox.has_room_for_join() || self.head_bytes + bytes > share {
+            self.refuse(now, id, &Rejection::OVERLOADED);
+            return false;
+        }
+        outbox.joins_away.joins += 1;
+        outbox.joins_away.bytes += bytes;
+        self.head_bytes += bytes;
+        true
+    }
+
+    /// Requests on their way to shard `to` have been taken there, or stay here.
+    pub(super) fn joins_taken(&mut self, to: u32, Taken { joins, bytes }: Taken) {
+        let away = &mut self.outboxes[to as usize].joins_away;
+        away.joins -= joins;
+        away.bytes -= bytes;
+        self.head_bytes -= bytes;
+    }
+
     /// The socket of a moving connection is in the target shard's hands.
     pub fn moved(&mut self, id: Id) {
-        let Some(connection) = self.connections.get_mut(id) else { return };
         let closing = Phase::Closing { rest: None };
-        let Phase::Leaving(leaving) = std::mem::replace(&mut connection.phase, closing) else {
+        let Some(before) = self.change_phase(id, closing) else { return };
+        let Phase::Leaving(leaving) = before else {
             unreachable!("a connection moved that was not leaving")
         };
         self.handshakes -= 1;
@@ -175,10 +206,13 @@ impl Engine {
     /// The target shard could not take the socket.
     pub fn move_failed(&mut self, now: Now, id: Id) {
         let Some(connection) = self.connections.get(id) else { return };
-        if let Phase::Leaving(leaving) = &connection.phase
-            && let Some(spread) = &leaving.join.spread
-        {
-            self.take_grant_back(now, spread.room, leaving.to);
+        if let Phase::Leaving(leaving) = &connection.phase {
+            let (to, bytes) = (leaving.to, leaving.join.bytes_held());
+            let granted = leaving.join.spread.as_ref().map(|spread| spread.room);
+            self.joins_taken(to, Taken { joins: 1, bytes });
+            if let Some(room) = granted {
+                self.take_grant_back(now, room, to);
+            }
         }
         self.refuse(now, id, &Rejection::OVERLOADED);
     }
@@ -189,24 +223,38 @@ impl Engine {
         let tick = now.tick();
         let id = self.connections.insert(Connection::new(Phase::Arriving { token }, tick));
         match self.halves.remove(&token) {
-            Some(Half::Request { join, .. }) => self.complete_move(now, id, *join),
+            Some(Half::Request { join, from, .. }) => {
+                self.take_join(from, &join);
+                self.complete_move(now, id, *join);
+            }
             _ => {
                 self.halves.insert(token, Half::Socket(id));
                 self.wheel.schedule(id.index, tick + ticks(MOVE_MS_MAX));
             }
         }
+        self.keep_budgets(now);
         id
     }
 
     /// The request half came over the mesh.
-    pub(super) fn request_arrived(&mut self, now: Now, join: Box<Join>) {
+    pub(super) fn request_arrived(&mut self, now: Now, from: u32, join: Box<Join>) {
         match self.halves.remove(&join.token) {
-            Some(Half::Socket(id)) => self.complete_move(now, id, *join),
+            Some(Half::Socket(id)) => {
+                self.take_join(from, &join);
+                self.complete_move(now, id, *join);
+            }
             _ => {
                 let token = join.token;
-                self.halves.insert(token, Half::Request { join, since_tick: now.tick() });
+                self.halves.insert(token, Half::Request { join, from, since_tick: now.tick() });
             }
         }
+    }
+
+    /// Notes that a request of shard `from` waits no more, to tell it so.
+    fn take_join(&mut self, from: u32, join: &Join) {
+        let taken = &mut self.outboxes[from as usize].taken;
+        taken.joins += 1;
+        taken.bytes += join.bytes_held();
     }
 
     /// Gives up request halves whose socket did not come.
@@ -219,9 +267,11 @@ impl Engine {
         // The map's order differs between processes; a seed must not.
         tokens.sort_unstable();
         for token in tokens {
-            if let Some(Half::Request { mut join, .. }) = self.halves.remove(&token)
-                && let Some(spread) = join.spread.take()
-            {
+            let Some(Half::Request { mut join, from, .. }) = self.halves.remove(&token) else {
+                continue;
+            };
+            self.take_join(from, &join);
+            if let Some(spread) = join.spread.take() {
                 // The home shard counts on a replica; make it, and release it in order.
                 self.follow(now, &join.upgrade.event, &spread);
             }
@@ -320,14 +370,13 @@ impl Engine {
         // Connections that came together would be pinged together for good: the first silence
         // is taken to have begun up to half an interval ago.
         let earlier = spread(id.index, ticks(self.limits.keepalive_ms) / 2);
-        let connection = self.connections.at(id.index);
-        if let Phase::Arriving { token } = connection.phase {
+        if let Some(Phase::Arriving { token }) = self.change_phase(id, phase) {
             self.halves.remove(&token);
         }
         self.handshakes -= 1;
         self.counted += 1;
         self.node_connections += 1;
-        connection.phase = phase;
+        let connection = self.connections.at(id.index);
         connection.codec = codec;
         connection.address = peer.map_or(0, |peer| Address::from(peer.ip()).digest());
         connection.is_counted = true;

@@ -40,7 +40,7 @@ impl Engine {
         }
         self.name_guest(now, id);
         // Telling a guest the own id may have been one answer too many.
-        let Some(connection) = self.connections.get(id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         let Phase::Live { room: room_id, .. } = connection.phase else { return };
         let author = connection.author.as_ref().expect("who posts has an id");
         let (user, name) = (author.user.clone(), author.name.clone());
@@ -48,9 +48,11 @@ impl Engine {
         let room = self.rooms.table.get(room_id).expect("a member's room exists");
         if let Role::Replica(replica) = &room.role {
             let (to, room) = (replica.home as usize, replica.room);
-            if !self.outboxes[to].has_room() {
+            if !self.outboxes[to].has_room_for_post(connection.posts_away) {
                 return self.refuse_post(now, id, reference.as_ref(), PostRefusal::Overloaded);
             }
+            connection.posts_away += 1;
+            self.outboxes[to].posts_away += 1;
             let post = Post { reference, key, text };
             let remote = RemotePost { room, connection: id, user, name, post, address };
             self.outboxes[to].push(MeshMessage::Post(Box::new(remote)));

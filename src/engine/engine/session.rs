@@ -18,9 +18,25 @@ const CLOSE_NORMAL: u16 = 1000;
 const CLOSE_POLICY: u16 = 1008;
 
 impl Engine {
-    /// Reads messages out of `input` until it is used up or the connection has ended.
+    /// Reads messages out of `input` until it is used up or the connection has ended, and keeps the sum of
+    /// unfinished messages.
     pub(super) fn session_bytes(&mut self, now: Now, id: Id, input: &mut [u8]) {
         self.counters.bytes_received += input.len() as u64;
+        let held = |engine: &Self| {
+            let connection = engine.connections.get(id);
+            connection.map_or(0, |connection| connection.reader.bytes_held() as u64)
+        };
+        let before = held(self);
+        self.read_messages(now, id, input);
+        self.unfinished_bytes = self.unfinished_bytes - before + held(self);
+        let begins =
+            |connection: &mut crate::connection::Connection| connection.reader.begin(now.tick());
+        if self.connections.get_mut(id).is_some_and(begins) {
+            self.arm(now, id);
+        }
+    }
+
+    fn read_messages(&mut self, now: Now, id: Id, input: &mut [u8]) {
         let limits = ReaderLimits {
             frame_bytes_max: self.limits.frame_bytes_max,
             message_bytes_max: self.limits.message_bytes_max,
@@ -171,6 +187,7 @@ impl Engine {
         connection.cause = cause;
         connection.is_close_sent = true;
         connection.phase_tick = now.tick();
+        self.unfinished_bytes -= connection.reader.bytes_held() as u64;
         let rest = std::mem::take(&mut connection.reader).rest();
         self.linger(id, rest);
         self.push_private(now, id, |out| writer::close(out, code, reason));

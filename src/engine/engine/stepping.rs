@@ -47,6 +47,7 @@ impl Engine {
         }
         self.step_rooms();
         self.step_connections(now);
+        self.keep_budgets(now);
         !self.fired.is_empty() || self.walks.rooms.is_some() || self.walks.connections.is_some()
     }
 

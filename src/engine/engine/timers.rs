@@ -13,6 +13,8 @@ use crate::ws::writer;
 
 /// RFC 6455 §7.4.1 and its registry: the server restarts; connect again.
 const CLOSE_RESTART: u16 = 1012;
+/// RFC 6455 §7.4.1: a policy was broken.
+const CLOSE_POLICY: u16 = 1008;
 
 /// Where between 0 and `most` the place of a connection falls: evenly over any run of connections, as
 /// steps by the golden ratio are, and always the same for the same connection.
@@ -36,6 +38,7 @@ impl Engine {
         self.free_idle_rooms(now);
         self.tell_load();
         self.continue_drain(now);
+        self.keep_budgets(now);
     }
 
     /// When the engine wants to be called next, in monotonic microseconds: the next tick, or the
@@ -86,7 +89,9 @@ impl Engine {
                     .is_blocked
                     .then(|| connection.socket_tick + ticks(self.limits.stall_ms_max));
                 let drain = (connection.drain_tick > 0).then_some(connection.drain_tick);
-                [self.silence_deadline(id), stall, drain].into_iter().flatten().min()
+                let deadlines =
+                    [self.silence_deadline(id), self.message_deadline(id), stall, drain];
+                deadlines.into_iter().flatten().min()
             }
         }
     }
@@ -98,7 +103,7 @@ impl Engine {
         if interval == 0 {
             return None;
         }
-        if self.awaits_pong(id) {
+        if self.awaits_pong(id) && !connection.is_paused {
             return Some(connection.pinged_tick + interval);
         }
         if connection.is_blocked {
@@ -123,6 +128,12 @@ impl Engine {
         let room = self.rooms.table.get(room).expect("a member's room exists");
         let feed = room.feed(connection.codec).expect("a member's feed exists");
         room.traffic.sent_tick(feed.members[member as usize].cursor)
+    }
+
+    /// When a message that is under way is late. Not while nobody reads on.
+    fn message_deadline(&self, id: Id) -> Option<u32> {
+        let connection = self.connections.get(id).filter(|connection| !connection.is_paused)?;
+        Some(connection.reader.since()? + ticks(self.limits.message_ms_max))
     }
 
     fn awaits_pong(&self, id: Id) -> bool {
@@ -156,6 +167,20 @@ impl Engine {
                     }
                 } else if has_stalled {
                     return self.drop_connection(now, id, CloseCause::Stalled);
+                } else if self.message_deadline(id).is_some_and(|due| due <= tick) {
+                    let (reason, cause) = ("a message took too long", CloseCause::SlowMessage);
+                    return self.close(now, id, CLOSE_POLICY, reason, cause);
+                } else if connection.is_paused
+                    && self.silence_deadline(id).is_some_and(|due| due <= tick)
+                {
+                    // What it said waits to be read: whatever it is, it is not silent. But it is not to be left
+                    // without a word either.
+                    let is_blocked = connection.is_blocked;
+                    self.connections.at(id.index).heard_tick = tick;
+                    if !is_blocked {
+                        self.counters.pings += 1;
+                        self.push_private(now, id, |out| writer::ping(out, b""));
+                    }
                 } else if self.silence_deadline(id).is_some_and(|due| due <= tick) {
                     if self.awaits_pong(id) {
                         return self.drop_connection(now, id, CloseCause::Silent);

@@ -42,6 +42,10 @@ fn every_seed_keeps_every_promise() {
         total.overloaded,
         total.lingers,
         total.lingers_cut,
+        total.reads_paused,
+        total.given_up[0],
+        total.given_up[1],
+        total.given_up[2],
     ];
     assert!(reached.iter().all(|&count| count > 100), "the seeds reach too little: {total:#?}");
 }

@@ -64,6 +64,8 @@ pub(super) struct Partial {
     control: Vec<u8>,
     /// What the last read handed out from here.
     delivered: Option<OpCode>,
+    /// When it began, for the deadline of a message; 0 until its owner has said so.
+    pub(super) since_tick: u32,
 }
 
 /// The payload of a message so far.

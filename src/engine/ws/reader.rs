@@ -141,6 +141,26 @@ impl Reader {
         self.0.is_none()
     }
 
+    /// The tick at which the unfinished message or frame began, as [`Self::begin`] was told; `None` when there is
+    /// none.
+    #[must_use]
+    pub fn since(&self) -> Option<u32> {
+        self.0.as_deref().map(|partial| partial.since_tick)
+    }
+
+    /// Notes that what is unfinished began now, unless it has begun before. True if it begins now.
+    pub fn begin(&mut self, tick: u32) -> bool {
+        let fresh = self.0.as_deref_mut().filter(|partial| partial.since_tick == 0);
+        fresh.map(|partial| partial.since_tick = tick).is_some()
+    }
+
+    /// Takes what is unfinished to have begun now: until now nobody read on.
+    pub fn begin_again(&mut self, tick: u32) {
+        if let Some(partial) = self.0.as_deref_mut() {
+            partial.since_tick = tick;
+        }
+    }
+
     /// User memory behind this reader, in bytes.
     #[must_use]
     pub fn bytes_held(&self) -> usize {
@@ -154,6 +174,8 @@ impl Reader {
     ) -> Result<Step<'i>, Fault> {
         self.release(Partial::forget_delivered);
         loop {
+            // A header that came in pieces is freed once it is whole; its message began with it.
+            let since_tick = self.since().unwrap_or(0);
             let mut kept = None;
             self.release(|partial| kept = partial.take_frame());
             let Some(mut frame) = (match kept {
@@ -170,6 +192,7 @@ impl Reader {
             }
             frame.advance(piece.len());
             let partial = self.0.get_or_insert_default();
+            partial.since_tick = since_tick;
             partial.append(&frame, piece, limits)?;
             if frame.left > 0 {
                 partial.keep_frame(frame);

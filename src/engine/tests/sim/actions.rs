@@ -29,6 +29,9 @@ const ACTIONS: &[(u32, Action)] = &[
     (3, burst),
     (2, garbage),
     (3, ping),
+    (1, deafen),
+    (1, dangle),
+    (1, half_head),
     (2, close),
     (2, reset),
     (2, end),
@@ -190,6 +193,7 @@ fn ask_oddly(world: &mut World) {
     };
     let ask = Ask { is_odd: true, must_hear, ..Ask::default() };
     let Some(index) = open(world, ask, request.as_bytes()) else { return };
+    world.half_heads += 1;
     if must_hear && world.one_in(3) {
         // A body, or the request after it, that nobody will read.
         let rest = vec![b'r'; world.random.below(40_000) as usize];
@@ -264,12 +268,61 @@ fn post(world: &mut World) {
 
 /// More posts at once than a mesh link and its outbox take.
 fn flood(world: &mut World) {
-    if world.plan.shards == 1 || !world.one_in(4) {
+    if world.plan.shards == 1 {
         return;
     }
-    let Some(index) = some_viewer(world, can_send) else { return };
-    for _ in 0..1_300 {
-        post_from(world, index);
+    // The shard that all of it goes to has other things to do.
+    let home = home_shard(&super::event_name(0), world.plan.shards) as usize;
+    world.shards[home].stalled_until_us = world.now.mono_us + 900_000;
+    let floods = |viewer: &Viewer| can_send(viewer) && viewer.ask.event == 0;
+    let crowd: Vec<usize> =
+        (0..world.viewers.len()).filter(|&index| floods(&world.viewers[index])).collect();
+    for index in crowd {
+        (0..150).for_each(|_| post_from(world, index));
+    }
+}
+
+/// A crowd that asks and does not listen.
+fn deafen(world: &mut World) {
+    for _ in 0..1 + world.random.below(40) {
+        let Some(index) = some_viewer(world, can_send) else { return };
+        let viewer = &mut world.viewers[index];
+        (viewer.is_stalled, viewer.is_excused) = (true, true);
+        for _ in 0..world.random.below(80) {
+            let mask = mask(world);
+            let bytes = wire::client_frame(OpCode::Control(Control::Ping), &[3; 125], mask);
+            world.viewers[index].asked += 1;
+            send(world, index, &bytes);
+        }
+    }
+}
+
+/// A crowd that begins long messages and does not end them.
+fn dangle(world: &mut World) {
+    let limits = &world.plan.limits;
+    let len = limits.frame_bytes_max.min(limits.message_bytes_max) as usize;
+    for _ in 0..1 + world.random.below(80) {
+        let Some(index) = some_viewer(world, can_send) else { return };
+        let (mask, kind) = (mask(world), world.viewers[index].ask.is_binary);
+        let kind = if kind { Data::Binary } else { Data::Text };
+        let bytes = wire::client_frame(OpCode::Data(kind), &vec![b'z'; len], mask);
+        let viewer = &mut world.viewers[index];
+        (viewer.is_excused, viewer.has_sent_close) = (true, true);
+        world.dangling += 1;
+        // Its pongs will be taken for the rest, and must not complete it.
+        world.sockets[index].viewer_sends(&bytes[..bytes.len() - 300]);
+    }
+}
+
+/// A crowd that begins long requests and does not end them.
+fn half_head(world: &mut World) {
+    let head = "GET /v1/events/e0/live HTTP/1.1\r\nX: ".to_owned();
+    let len = world.plan.limits.handshake_bytes_max as usize - head.len() - 1;
+    let head = head + &"x".repeat(len);
+    for _ in 0..1 + world.random.below(40) {
+        if open(world, Ask { is_odd: true, ..Ask::default() }, head.as_bytes()).is_some() {
+            world.half_heads += 1;
+        }
     }
 }
 
@@ -344,9 +397,14 @@ fn garbage(world: &mut World) {
     // It must be told its fault, also while it goes on talking.
     viewer.is_at_fault = true;
     let wrong = if viewer.ask.is_binary { Data::Text } else { Data::Binary };
-    let bytes = match world.random.below(6) {
-        // Reserved bits set.
-        0 => (world.random.bits() | 0x70).to_le_bytes().to_vec(),
+    let kind = world.random.below(6);
+    let viewer = &mut world.viewers[index];
+    let bytes = match kind {
+        // Reserved bits set. What is heard after the fault may look like a close frame, behind which nothing is.
+        0 => {
+            viewer.is_excused = true;
+            (world.random.bits() | 0x70).to_le_bytes().to_vec()
+        }
         1 => vec![0x81, 0x05, b'h', b'e', b'l', b'l', b'o'],
         2 => wire::client_frame(OpCode::Data(Data::Text), b"\xff\xfe", mask),
         3 => wire::client_frame(OpCode::Data(wrong), b"{}", mask),

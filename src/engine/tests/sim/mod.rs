@@ -46,6 +46,9 @@ pub(crate) struct Story {
     pub(crate) overloaded: u64,
     pub(crate) lingers: u64,
     pub(crate) lingers_cut: u64,
+    pub(crate) reads_paused: u64,
+    /// By budget: answers, unfinished messages, request heads.
+    pub(crate) given_up: [u64; 3],
     pub(crate) outcomes: BTreeMap<Outcome, u64>,
 }
 
@@ -62,6 +65,10 @@ impl Story {
         self.overloaded += other.overloaded;
         self.lingers += other.lingers;
         self.lingers_cut += other.lingers_cut;
+        self.reads_paused += other.reads_paused;
+        for (sum, given_up) in self.given_up.iter_mut().zip(other.given_up) {
+            *sum += given_up;
+        }
         for (outcome, count) in &other.outcomes {
             *self.outcomes.entry(*outcome).or_default() += count;
         }
@@ -103,8 +110,13 @@ pub(crate) fn run(seed: u64, step: &mut u32) -> Story {
         overloaded: sum(|report| report.counters.posts_refused[PostRefusal::Overloaded as usize]),
         lingers: sum(|report| report.counters.lingers),
         lingers_cut: sum(|report| report.counters.lingers_cut.iter().sum()),
+        reads_paused: sum(|report| report.counters.reads_paused),
+        given_up: [0, 1, 2]
+            .map(|budget| reports.iter().map(|report| report.counters.budget_hits[budget]).sum()),
         outcomes: BTreeMap::new(),
     };
+    let [_, unfinished, heads] = story.given_up;
+    assert!(unfinished <= world.dangling && heads <= world.half_heads, "only who holds most goes");
     finish(&mut world);
     for viewer in &world.viewers {
         let viewer::State::Over(outcome) = viewer.state else {
@@ -145,13 +157,15 @@ fn calm(world: &mut World) {
         for _ in 0..40 {
             let before = world.oracle.comments;
             actions::round(world);
-            if world.oracle.comments == before && world.is_mesh_empty() {
+            let is_heard = world.unheard().is_none();
+            if world.oracle.comments == before && world.is_mesh_empty() && is_heard {
                 break;
             }
         }
         world.check();
     }
     assert!(world.is_mesh_empty(), "the mesh comes to rest");
+    assert!(world.unheard().is_none(), "reading goes on: {:?}", world.unheard());
     everything_arrived(world);
     world.is_calm = false;
 }

@@ -21,11 +21,19 @@ impl Plan {
         let mut between = |low: u32, high: u32| low + random.below(high - low + 1);
         let is_large = between(0, 19) == 0;
         let shards = between(1, 4);
+        let viewers_max = if is_large { 400 } else { between(5, 60) };
+        // What viewers hold who go on, all on one shard, fits; what those hold who do not, does not.
+        let budget = |each| u64::from(shards * viewers_max * each);
+        let (answers_bytes_max, unfinished_bytes_max, heads_bytes_max) =
+            (budget(900), budget(700), budget(1_200));
         let limits = Limits {
             handshake_bytes_max: between(600, 4_000),
             handshake_ms_max: between(1_000, 10_000),
             frame_bytes_max: between(700, 8_000),
             message_bytes_max: between(700, 8_000),
+            message_ms_max: between(5_000, 20_000),
+            unfinished_bytes_max,
+            heads_bytes_max,
             comment_bytes_max: between(40, 400),
             posts_per_sec_connection: [0, 0, 0, 5][between(0, 3) as usize],
             clock_lead_ms_max: [0, 10_000, 60_000, 86_400_000][between(0, 3) as usize],
@@ -49,6 +57,7 @@ impl Plan {
                 [between(0, 2) as usize],
             stall_ms_max: between(3_000, 10_000),
             private_queue_bytes_max: between(1_200, 6_000),
+            answers_bytes_max,
             keepalive_ms: [0, 4_000, 50_000][between(0, 2) as usize],
             close_ms_max: between(2_000, 5_000),
             linger_bytes_max: if between(0, 3) == 0 { between(100, 3_000) } else { 1 << 20 },
@@ -61,7 +70,7 @@ impl Plan {
             shards,
             events: between(1, 5),
             steps: between(150, 500),
-            viewers_max: if is_large { 400 } else { between(5, 60) as usize },
+            viewers_max: viewers_max as usize,
             link_messages_max: between(1, 6) as usize,
             chunk_sends_max: if between(0, 3) == 0 { 256 } else { between(2, 16) as usize },
             socket_bytes_max: between(300, 8_000),

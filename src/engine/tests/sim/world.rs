@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use uproar_engine::engine::{Chunk, Engine, Output, Setup, Source};
-use uproar_engine::limits::{LagPolicy, Limits};
+use uproar_engine::limits::{LagPolicy, Limits, READ_BYTES_MAX};
 use uproar_engine::mesh::MeshMessage;
 use uproar_engine::random::Random;
 use uproar_engine::table::Id;
@@ -35,6 +35,8 @@ struct Held {
     log_sent_us: u64,
     /// When the node last read from it.
     heard_us: u64,
+    /// The engine did not want its bytes, and will say when it does.
+    is_paused: bool,
 }
 
 impl Held {
@@ -48,6 +50,7 @@ impl Held {
             sent_us: 0,
             log_sent_us: 0,
             heard_us: 0,
+            is_paused: false,
         }
     }
 }
@@ -99,6 +102,9 @@ pub(crate) struct World {
     /// Ends seen, for the statistics that show what a set of seeds covers.
     pub(crate) short_writes: u64,
     pub(crate) moved: u64,
+    /// Messages and request heads that were begun and will not end.
+    pub(crate) dangling: u64,
+    pub(crate) half_heads: u64,
 }
 
 impl World {
@@ -142,6 +148,8 @@ impl World {
             quiet_since_us: 0,
             short_writes: 0,
             moved: 0,
+            dangling: 0,
+            half_heads: 0,
             plan,
         }
     }
@@ -218,6 +226,11 @@ impl World {
                     if held.is_live || !held.may_read {
                         held.discard = Some(len);
                     }
+                }
+                Output::ReadOn { id } => {
+                    let now_us = self.now.mono_us;
+                    let held = self.held(shard, id);
+                    (held.is_paused, held.heard_us) = (false, now_us);
                 }
                 Output::AwaitWritable { id } => {
                     let socket = self.held(shard, id).socket;
@@ -329,12 +342,20 @@ impl World {
             {
                 continue;
             }
+            if held.is_paused {
+                continue;
+            }
+            if held.is_live && !self.shards[shard].engine.may_read(id) {
+                self.held(shard, id).is_paused = true;
+                continue;
+            }
+            let whole = READ_BYTES_MAX as usize;
             let most = match self.random.below(4) {
+                _ if self.is_calm => whole,
                 0 => 1 + self.random.below(20) as usize,
                 1 => 1 + self.random.below(300) as usize,
-                _ => 4_096,
+                _ => whole,
             };
-            let most = if self.is_calm { usize::MAX } else { most };
             if let Some(len) = held.discard {
                 self.shards[shard].held.get_mut(&id).expect("held").discard = None;
                 let engine = &mut self.shards[shard].engine;
@@ -370,7 +391,9 @@ impl World {
             let socket = &mut self.sockets[socket];
             if socket.awaits_writable && socket.is_writable() {
                 socket.awaits_writable = false;
-                self.held(shard, id).sent_us = self.now.mono_us;
+                let now_us = self.now.mono_us;
+                let held = self.held(shard, id);
+                (held.sent_us, held.heard_us) = (now_us, now_us);
                 self.shards[shard].engine.writable(self.now, id);
                 self.obey(shard);
             }
@@ -491,9 +514,10 @@ impl World {
                     held.socket,
                     silence(held.sent_us)
                 );
+                // Whoever is not listened to cannot be silent; `stall_ms_max` is for it.
                 let traffic_us = held.heard_us.max(held.log_sent_us);
                 assert!(
-                    silence(traffic_us) <= interval_us * 2 + SILENCE_SLACK_US,
+                    held.is_paused || silence(traffic_us) <= interval_us * 2 + SILENCE_SLACK_US,
                     "viewer {} is dead for {} µs and still here",
                     held.socket,
                     silence(traffic_us)
@@ -520,6 +544,13 @@ impl World {
                 shard.held.values().filter(|held| held.is_live).count()
             });
         }
+    }
+
+    /// A viewer that has said something which its shard has not read.
+    pub(crate) fn unheard(&self) -> Option<&Viewer> {
+        let mut held = self.shards.iter().flat_map(|shard| shard.held.values());
+        let is_unread = |held: &&Held| held.is_paused || self.sockets[held.socket].is_readable();
+        held.find(|held| held.is_live && is_unread(held)).map(|held| &self.viewers[held.socket])
     }
 
     /// Whether nothing is on its way between shards.
