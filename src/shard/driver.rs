@@ -149,21 +149,26 @@ impl<K: Kernel> Driver<K> {
     pub(super) fn run(mut self) {
         self.sockets.rings.iter_mut().for_each(K::mute);
         loop {
-            let now = clocks(self.started);
-            self.begin_turn(now.mono_us);
-            self.refill_accepts(now);
-            let (mut has_worked, mono_us) = self.take_input(now);
-            let now = Now { mono_us, ..now };
-            self.tick(now);
-            has_worked |= self.engine.step(now);
-            self.do_outputs(now);
-            has_worked |= self.flush(now);
-            self.do_outputs(now);
-            self.send_mail();
-            if !has_worked && !self.engine.has_work() {
+            if !self.turn() {
                 self.sleep();
             }
         }
+    }
+
+    /// One turn. False when nothing is left to do but to wait.
+    pub(super) fn turn(&mut self) -> bool {
+        let now = clocks(self.started);
+        self.begin_turn(now.mono_us);
+        self.refill_accepts(now);
+        let (mut has_worked, mono_us) = self.take_input(now);
+        let now = Now { mono_us, ..now };
+        self.tick(now);
+        has_worked |= self.engine.step(now);
+        self.do_outputs(now);
+        has_worked |= self.flush(now);
+        self.do_outputs(now);
+        self.send_mail();
+        has_worked || self.engine.has_work()
     }
 
     /// Notes how long the last turn took, without its sleep: a turn is short, whatever there is to do.

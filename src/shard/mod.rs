@@ -10,6 +10,8 @@
 mod accepting;
 mod books;
 mod closing;
+#[cfg(test)]
+mod double;
 mod driver;
 mod events;
 mod flushing;
