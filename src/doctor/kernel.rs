@@ -77,8 +77,7 @@ fn version(tree: &Tree) -> Check {
     else {
         return row.unknown();
     };
-    let fix = "run Debian 13, Ubuntu 24.04 or a backported kernel (apt install -t \
-               bookworm-backports linux-image-amd64)";
+    let fix = "run Linux 6.8 or newer, which Debian 13 and Ubuntu 24.04 have";
     row.now(release).wrong_if(parsed < KERNEL_MIN, Verdict::Misfit, fix)
 }
 
