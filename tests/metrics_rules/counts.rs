@@ -17,7 +17,7 @@ fn what_real_nodes_count_fires_what_it_should() {
     let node = Node::start(&["--rooms-max", "2"]);
     let before = node.metrics();
     (0..20).for_each(|i| node.post(&format!("e{i}"), "x"));
-    let after = node.metrics_with_some(&["uproar_posts_refused_total", "overloaded"]);
+    let after = node.metrics_with_some(&["uproar_posts_refused_total", "rooms_full"]);
     assert_fires("overloaded", &growing(&before, &after), &["UproarRefusingPosts"]);
 
     let starts = (0..4).map(|_| constant(&Node::start(&[]).metrics()));
