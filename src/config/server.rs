@@ -85,6 +85,11 @@ server_settings! {
             Kind::Number { unit: "bytes", min: 4_608, max: 16_777_216 }, Restart,
             "SO_SNDBUF of each connection: what the kernel may hold for a viewer that does not \
              read. More costs memory per stalled viewer, less makes sends short.";
+        receive_buffer_bytes: u32 = "16384",
+            Kind::Number { unit: "bytes", min: 2_304, max: 16_777_216 }, Restart,
+            "SO_RCVBUF of each connection: what the kernel may hold of a peer that the node does not read \
+             from, because it does not take its answers. A message or request larger than this needs a \
+             round trip for each piece.";
         user_timeout_ms: u32 = "30000",
             Kind::NumberOrZero { unit: "ms", min: 1_000, max: 3_600_000 }, Restart,
             "TCP_USER_TIMEOUT: how long sent bytes may stay unacknowledged before the kernel \

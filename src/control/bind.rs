@@ -289,6 +289,8 @@ fn set_options(socket: &SockRef<'_>, server: &Server) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     // The kernel doubles the value for its bookkeeping, and shows it doubled.
     socket.set_send_buffer_size(server.send_buffer_bytes as usize)?;
+    // Set before anybody connects, it also keeps the window from growing beyond it.
+    socket.set_recv_buffer_size(server.receive_buffer_bytes as usize)?;
     let timeout = Duration::from_millis(server.user_timeout_ms.into());
     // Also none: a listener that was kept may have one.
     socket.set_tcp_user_timeout((!timeout.is_zero()).then_some(timeout))?;

@@ -97,6 +97,31 @@ fn a_viewer_that_does_not_read_its_answers_is_not_read_from_until_it_does() {
     assert_eq!(node.metric("uproar_budget_bytes", "answers"), 0.0);
 }
 
+/// `rb` of skmem: the receive buffers of the node's connections, in bytes, as the kernel doubles them.
+fn receive_buffers(node: &Node) -> Vec<u32> {
+    let port = format!("sport = :{}", node.public().port());
+    let out = std::process::Command::new("ss").args(["-Htnm", &port]).output().unwrap();
+    let text = String::from_utf8(out.stdout).unwrap();
+    let buffer = |memory: &str| memory.split(",rb").nth(1)?.split(',').next()?.parse().ok();
+    text.lines().filter_map(buffer).collect()
+}
+
+#[test]
+fn receive_buffer_bytes() {
+    let node = start(&["--receive-buffer-bytes", "8192"]);
+    let mut viewer = node.join("e", "");
+    assert_eq!(receive_buffers(&node), [16_384], "the kernel doubles it");
+    // A message that is larger than what the kernel takes at a time.
+    let text = "x".repeat(15_000);
+    viewer.post("long", &text);
+    let refused = std::iter::repeat_with(|| viewer.next()).find(|frame| frame["type"] == "error");
+    assert_eq!(refused.unwrap()["code"], "too_long");
+    assert_eq!(viewer.post_acked("and the next"), 1);
+    let node = start(&[]);
+    let _viewer = node.join("e", "");
+    assert_eq!(receive_buffers(&node), [32_768], "bounded, unless somebody asks for more");
+}
+
 #[test]
 fn answers_bytes_max() {
     let node = start(&["--answers-bytes-max", "262144"]);
