@@ -54,7 +54,8 @@ limits! {
              that sets it counts who comes from then on.";
         rooms_max = "65536", count("rooms", 1, 16_777_216),
             "Rooms (events with viewers or retained comments) on the node, divided evenly among \
-             the shards; more are answered 503 `rooms_full`.";
+             the shards. One more takes the place of an event without viewers, the one with the fewest \
+             comments first; when all have viewers it is answered 503 `rooms_full`.";
         handshake_bytes_max = "8192", bytes(1_024, 65_536),
             "Size of a request head; more is answered 431.";
         handshake_ms_max = "10000", ms(100, 600_000),
@@ -103,6 +104,13 @@ limits! {
             "How far the times of an event's comments may be ahead of the clock after it was set back: until \
              it has caught up they stand still, so that they never run backwards. When the clock was wrong by \
              more, they follow it.";
+        room_empty_ms_max = "10000", ms(100, 30 * DAY_MS),
+            "An event without viewers that never had a comment is forgotten after this, and at once \
+             when `rooms_max` is reached.";
+        retry_keys_bytes_max = "16777216", bytes(65_536, 1024 * MIB),
+            "Keys of posts that the node remembers so that retries are not appended again, divided \
+             evenly among the shards; beyond it the event that remembers most forgets its oldest. A key \
+             takes about 70 bytes.";
         room_idle_ms_max = "300000", ms(1_000, 30 * DAY_MS),
             "An event without viewers and new comments for this long is forgotten.";
         history_frames = "50", count("frames", 0, 65_536),

@@ -76,7 +76,8 @@ server_settings! {
         mesh_messages_max: u32 = "4096",
             Kind::Number { unit: "messages", min: 16, max: 1_048_576 }, Restart,
             "Messages that may wait on the link from one shard to another. A full link delays \
-             hints and refuses posts with `overloaded`; it loses nothing.";
+             hints and refuses posts with `overloaded`; it loses nothing. All links together hold at \
+             most 256 MiB, so with over 40 shards a link takes fewer.";
         accept_backlog: u32 = "4096",
             Kind::Number { unit: "connections", min: 1, max: 1_048_576 }, Restart,
             "Connections that may wait in the kernel for a shard to accept them, per listener. \

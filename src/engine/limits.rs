@@ -50,8 +50,15 @@ pub struct Limits {
     pub connections_max: u32,
     /// Connections from one address; more are answered 429. 0: no cap.
     pub connections_per_address_max: u32,
-    /// Rooms on the node; more are answered 503 `rooms_full`. Divided evenly among the shards.
+    /// Rooms on the node; one more takes the place of a room without viewers, and is answered 503 `rooms_full`
+    /// when there is none. Divided evenly among the shards.
     pub rooms_max: u32,
+    /// An event that nobody watches and that never had a comment is forgotten after this, in milliseconds; at
+    /// once when `rooms_max` is reached.
+    pub room_empty_ms_max: u32,
+    /// Keys of posts that all rooms together remember, in bytes; beyond it the room that remembers most forgets
+    /// its oldest. Divided evenly among the shards.
+    pub retry_keys_bytes_max: u64,
     /// An event without viewers and comments for this long is forgotten, in milliseconds.
     pub room_idle_ms_max: u32,
     /// All logs of the node together, in bytes; beyond it the room that holds most loses its oldest
@@ -112,6 +119,8 @@ impl Default for Limits {
             connections_max: 55_000,
             connections_per_address_max: 0,
             rooms_max: 65_536,
+            room_empty_ms_max: 10_000,
+            retry_keys_bytes_max: 16 * 1024 * 1024,
             room_idle_ms_max: 300_000,
             log_bytes_max: 64 * 1024 * 1024,
             room_log_bytes_max: 4 * 1024 * 1024,

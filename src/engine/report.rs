@@ -249,6 +249,29 @@ impl Budget {
     }
 }
 
+/// Whose limit made a post key be forgotten before its time; the order is the order of [`Counters::keys_forgotten`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Forgotten {
+    /// The event had its newest 8,192.
+    Event,
+    /// The node had `retry_keys_bytes_max`.
+    Node,
+}
+
+impl Forgotten {
+    /// All, in order.
+    pub const ALL: [Self; 2] = [Self::Event, Self::Node];
+    /// The value of the `limit` label.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Event => "event",
+            Self::Node => "node",
+        }
+    }
+}
+
 /// Events counted by the engine since the shard started.
 #[derive(Clone, Debug, Default)]
 pub struct Counters {
@@ -302,8 +325,12 @@ pub struct Counters {
     pub log_evictions: u64,
     /// Those of them that went although somebody whose socket takes bytes had not been sent all of what went.
     pub log_evictions_unsent: u64,
-    /// Rooms freed after `room_idle_ms_max`.
+    /// Rooms freed after `room_idle_ms_max` or `room_empty_ms_max`.
     pub rooms_freed: u64,
+    /// Rooms without viewers freed before that, because `rooms_max` was reached.
+    pub rooms_evicted: u64,
+    /// Post keys forgotten before their time, by [`Forgotten`].
+    pub keys_forgotten: [u64; Forgotten::ALL.len()],
     /// Finished passes over a room's subscribers.
     pub passes: u64,
     /// Duration of finished passes.
@@ -417,10 +444,14 @@ pub struct Report {
     pub handshakes: u64,
     /// Rooms whose home is this shard.
     pub rooms: u64,
+    /// Those of them that nobody watches.
+    pub rooms_vacant: u64,
     /// Replicas here of rooms that have spread from other shards.
     pub replicas: u64,
     /// Bytes of log segments held by rooms of this shard.
     pub log_bytes: u64,
+    /// Bytes of the post keys that rooms of this shard remember.
+    pub key_bytes: u64,
     /// Bytes waiting in private queues.
     pub private_bytes: u64,
     /// Bytes that count against each [`Budget`].

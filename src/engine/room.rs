@@ -6,7 +6,7 @@
 //!
 //! Not here: when a feed is flushed (`fanout`), what a connection is (`connection`).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -165,6 +165,8 @@ pub struct Home {
     pub followers: Vec<Follower>,
     /// Keys of recent posts; made when the first post names one.
     pub keys: Option<Box<Keys>>,
+    /// Bytes of the keys in the shard's sum.
+    pub key_bytes: u64,
     /// Posts a second.
     pub posts: Budget,
     /// Comments lately.
@@ -175,6 +177,10 @@ pub struct Home {
     pub counted_bytes: u64,
     /// The last tick with a subscriber or a comment.
     pub active_tick: u32,
+    /// Which of all comings, goings and posts of the shard touched it last.
+    pub touched: u64,
+    /// Its place among the vacant rooms, while it is one.
+    pub vacancy: Option<Vacancy>,
     /// The room stands in the list of rooms that may be freed.
     pub is_idle_listed: bool,
 }
@@ -469,6 +475,17 @@ impl Room {
     }
 }
 
+/// A room without viewers, in the order in which such rooms make place for others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Vacancy {
+    /// Comments it keeps.
+    kept: u64,
+    /// When it was touched last, as [`Home::touched`].
+    touched: u64,
+    /// The room.
+    pub room: Id,
+}
+
 /// All rooms of a shard, by id, by event and, for replicas, by the room they follow.
 #[derive(Debug, Default)]
 pub struct Rooms {
@@ -478,6 +495,10 @@ pub struct Rooms {
     by_home: HashMap<(u32, Id), Id>,
     /// Home rooms that may have to be freed, with the tick to look again.
     pub idle: VecDeque<(u32, Id)>,
+    /// The same of those that never had a comment.
+    pub bare: VecDeque<(u32, Id)>,
+    /// Home rooms without viewers; the first goes when another needs its place.
+    pub vacant: BTreeSet<Vacancy>,
     /// Replicas that have lost their last member.
     pub emptied: Vec<Id>,
     /// Replicas whose members may have been sent more than the home shard knows.
@@ -516,10 +537,30 @@ impl Rooms {
     pub fn remove(&mut self, id: Id) -> Option<Room> {
         let room = self.table.remove(id)?;
         self.by_event.remove(&room.event);
+        if let Role::Home(home) = &room.role
+            && let Some(vacancy) = &home.vacancy
+        {
+            self.vacant.remove(vacancy);
+        }
         if let Role::Replica(replica) = &room.role {
             self.by_home.remove(&(replica.home, replica.room));
         }
         Some(room)
+    }
+
+    /// Brings a home room's place among the vacant up to date, or takes it out. `touched`: somebody touched it.
+    pub fn place_vacant(&mut self, id: Id, touched: Option<u64>) {
+        let Some(room) = self.table.get_mut(id) else { return };
+        let is_vacant = room.is_empty();
+        let kept = if is_vacant { room.canonical().frames() } else { 0 };
+        let Role::Home(home) = &mut room.role else { return };
+        home.touched = touched.unwrap_or(home.touched);
+        let place = is_vacant.then_some(Vacancy { kept, touched: home.touched, room: id });
+        let before = std::mem::replace(&mut home.vacancy, place);
+        if before != place {
+            before.map(|vacancy| self.vacant.remove(&vacancy));
+            self.vacant.extend(place);
+        }
     }
 
     /// Replicas among the rooms.

@@ -24,7 +24,8 @@ use crate::shard::handing::Leaver;
 use crate::shard::input::Input;
 use crate::shard::kernel::Kernel;
 use crate::shard::load::{Load, Spent};
-use crate::shard::mesh::{Link, Neighbour, Node};
+use crate::shard::mesh::{Neighbour, Node};
+use crate::shard::queue::Link;
 use crate::shard::sockets::Sockets;
 
 /// Ticks from one return of freed memory to the kernel to the next: 5 s.

@@ -2,16 +2,11 @@
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
-use crossbeam::queue::ArrayQueue;
 use std::collections::HashMap;
 use uproar_engine::address::Address;
-use uproar_engine::mesh::MeshMessage;
 use uproar_ring::Waker;
-
-/// A bounded queue from one shard to another.
-pub(super) type Link = Arc<ArrayQueue<MeshMessage>>;
 
 /// One of a shard's rings, as others see it.
 #[derive(Debug)]

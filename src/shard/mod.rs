@@ -21,13 +21,13 @@ mod kernel;
 mod load;
 mod mesh;
 mod outputs;
+mod queue;
 mod sockets;
 
 use std::net::TcpListener;
 use std::sync::{Arc, mpsc as sync_mpsc};
 use std::time::{Duration, Instant};
 
-use crossbeam::queue::ArrayQueue;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use tokio::sync::mpsc;
 use uproar_engine::limits::{Limits, READ_BYTES_MAX};
@@ -35,7 +35,8 @@ use uproar_ring::{Ring, RingAddress, RingConfig, Wake};
 
 use crate::link::{Handover, ShardPort};
 use crate::shard::driver::{Driver, Start};
-use crate::shard::mesh::{Door, Link, Neighbour, Node};
+use crate::shard::mesh::{Door, Neighbour, Node};
+use crate::shard::queue::mesh_of;
 
 /// Provided buffers of a ring, and their size: what can be read in one turn. They are touched in
 /// turn, so all of them count as memory in use.
@@ -210,15 +211,6 @@ pub fn launch(plan: Plan, handovers: mpsc::Sender<Handover>) -> Result<Shards, L
     }
     introduce(made, plan.slots_per_ring, &plan.cpus)?;
     Ok(Shards { ports })
-}
-
-/// One bounded queue for each ordered pair of shards: `links[from][to]`.
-fn mesh_of(count: usize, messages_max: usize) -> Vec<Vec<Link>> {
-    // The diagonal is never used.
-    let link = |from: usize, to: usize| {
-        Arc::new(ArrayQueue::new(if from == to { 1 } else { messages_max }))
-    };
-    (0..count).map(|from| (0..count).map(|to| link(from, to)).collect()).collect()
 }
 
 type Addresses = Vec<RingAddress>;

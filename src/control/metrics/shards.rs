@@ -2,8 +2,8 @@
 
 use uproar_engine::control::PostRefusal;
 use uproar_engine::report::{
-    AcceptFailure, Budget, CloseCause, Contradiction, GapCause, Histogram, LingerCut, Refusal,
-    Report,
+    AcceptFailure, Budget, CloseCause, Contradiction, Forgotten, GapCause, Histogram, LingerCut,
+    Refusal, Report,
 };
 
 use super::exposition::{Family, Kind, Number};
@@ -238,9 +238,28 @@ static ROWS: &[Row] = &[
     gauge("uproar_room_replicas", "Copies here of rooms that spread from other shards.", |r| {
         r.replicas
     }),
-    counter("uproar_rooms_freed_total", "Rooms forgotten after room_idle_ms_max.", |r| {
-        r.counters.rooms_freed
+    gauge("uproar_rooms_vacant", "Those of uproar_rooms that nobody watches.", |r| r.rooms_vacant),
+    counter(
+        "uproar_rooms_freed_total",
+        "Rooms forgotten after room_idle_ms_max, or room_empty_ms_max when they never had a comment.",
+        |r| r.counters.rooms_freed,
+    ),
+    counter(
+        "uproar_rooms_evicted_total",
+        "Rooms without viewers forgotten before that, because rooms_max was reached and another needed the place.",
+        |r| r.counters.rooms_evicted,
+    ),
+    gauge("uproar_retry_keys_bytes", "Memory of the post keys that rooms remember.", |r| {
+        r.key_bytes
     }),
+    Row {
+        name: "uproar_retry_keys_forgotten_total",
+        kind: Kind::Counter,
+        help: "Post keys forgotten before their five minutes, by limit: event, its newest 8,192; node, retry_keys_bytes_max.",
+        read: Read::Each("limit", |r| {
+            Forgotten::ALL.map(|f| (f.label(), r.counters.keys_forgotten[f as usize])).to_vec()
+        }),
+    },
     gauge("uproar_log_bytes", "Retained comments, in bytes of log memory.", |r| r.log_bytes),
     counter(
         "uproar_log_evicted_frames_total",

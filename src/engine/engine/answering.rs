@@ -53,6 +53,7 @@ impl Engine {
     /// New limits hold for logs and deadlines that are there as well, as soon as a few steps have walked through them.
     fn reload(&mut self, now: Now, limits: Limits) {
         self.limits = limits;
+        self.limit_keys();
         self.rearm_rooms();
         self.walk_all();
         self.step(now);
@@ -153,6 +154,8 @@ impl Engine {
             handshakes: self.handshakes.into(),
             rooms: self.rooms.table.len() as u64 - replicas,
             replicas,
+            rooms_vacant: self.rooms.vacant.len() as u64,
+            key_bytes: self.retries.bytes,
             log_bytes: self.keeping.bytes,
             private_bytes: self.private_bytes,
             budgets: Budget::ALL.map(|budget| self.held(budget)),

@@ -6,7 +6,7 @@ use crate::codec::Codec;
 use crate::connection::{Phase, Private};
 use crate::limits::LAST_BYTES_MAX;
 use crate::report::Budget;
-use crate::room;
+use crate::room::{self, Role};
 use crate::time::ticks;
 use crate::ws::rest::Rest;
 
@@ -118,9 +118,14 @@ impl Engine {
     }
 
     fn check_rooms(&self) {
-        let mut log_bytes = 0;
+        let (mut log_bytes, mut key_bytes, mut vacant) = (0, 0, 0);
         for (_, room) in self.rooms.table.iter() {
             log_bytes += room.log_bytes();
+            vacant += usize::from(room.is_empty());
+            if let Role::Home(home) = &room.role {
+                key_bytes += home.keys.as_ref().map_or(0, |keys| keys.bytes());
+                assert_eq!(room.is_empty(), home.vacancy.is_some(), "{} is listed", room.event);
+            }
             for feed in Codec::ALL.into_iter().filter_map(|codec| room.feed(codec)) {
                 // A pass serves it, or the ready queue does.
                 let waits = feed.members.iter().any(|member| {
@@ -136,6 +141,9 @@ impl Engine {
             }
         }
         assert_eq!(log_bytes, self.keeping.bytes, "the sum of log bytes is kept");
+        assert_eq!(key_bytes, self.retries.bytes, "the sum of key bytes is kept");
+        assert!(key_bytes <= self.keys_share_bytes(), "keys stay within the shard's share");
+        assert_eq!(vacant, self.rooms.vacant.len(), "rooms without viewers are listed");
         assert!(
             log_bytes <= self.log_share_bytes() || !self.keeping.can_give(),
             "logs stay within the shard's share"

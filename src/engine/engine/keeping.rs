@@ -133,7 +133,12 @@ impl Engine {
         let bytes = room.log_bytes();
         let Role::Home(home) = &mut room.role else { return };
         let before = std::mem::replace(&mut home.counted_bytes, bytes);
+        let is_vacant = home.vacancy.is_some();
         self.keeping.count(index, before, bytes);
+        if is_vacant {
+            let id = self.rooms.table.id_at(index).expect("the room was just found");
+            self.rooms.place_vacant(id, None);
+        }
     }
 
     /// Whether all members of a home room's feed whose sockets take bytes have been sent what is before `end`.

@@ -28,9 +28,11 @@ mod linking;
 mod placing;
 mod posting;
 mod reading;
+mod remembering;
 mod session;
 mod stepping;
 mod timers;
+mod vacancy;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -41,6 +43,7 @@ pub use chunk::{CHUNK_SENDS_MAX, Chunk, Delivery, Source};
 
 use self::keeping::Keeping;
 use self::lingering::Lingering;
+use self::remembering::Retries;
 use crate::connection::{Connection, Phase};
 use crate::fanout::Fanout;
 use crate::governor::Governor;
@@ -183,6 +186,9 @@ pub struct Engine {
     refused: u32,
     lingering: Lingering,
     keeping: Keeping,
+    retries: Retries,
+    /// How often somebody came to a room, left one or posted.
+    touches: u64,
     private_bytes: u64,
     /// What counts against the budgets: answers waiting, unfinished messages, request heads (those on their
     /// way to another shard included).
@@ -234,6 +240,8 @@ impl Engine {
             refused: 0,
             lingering: Lingering::default(),
             keeping: Keeping::default(),
+            retries: Retries::default(),
+            touches: 0,
             private_bytes: 0,
             answer_bytes: 0,
             unfinished_bytes: 0,

@@ -85,21 +85,6 @@ impl Engine {
         Some(id)
     }
 
-    /// The home room of `event`; made if there is none. `None`: too many rooms.
-    pub(super) fn home_room(&mut self, now: Now, event: &EventId) -> Option<Id> {
-        if let Some(id) = self.rooms.find(event) {
-            return Some(id);
-        }
-        let rooms_max = self.limits.rooms_max.div_ceil(self.setup.shards) as usize;
-        if self.rooms.table.len() - self.rooms.replicas() >= rooms_max {
-            return None;
-        }
-        let epoch = self.random.bits();
-        let id = self.rooms.insert(Room::home(event.clone(), epoch, &self.limits));
-        self.list_if_idle(now, id);
-        Some(id)
-    }
-
     /// The shard for one more subscriber of a home room: this one until the room is hot, then the
     /// one with the fewest live connections.
     fn spread_target(&self, room_id: Id, codec: Codec) -> u32 {
@@ -117,7 +102,7 @@ impl Engine {
     }
 
     /// Lets shard `to` serve the room.
-    fn grant(&mut self, room_id: Id, to: u32) -> Spread {
+    fn grant(&mut self, now: Now, room_id: Id, to: u32) -> Spread {
         self.loads[to as usize] += 1;
         let room = self.rooms.table.get_mut(room_id).expect("the room was just found");
         let logs = Codec::ALL.map(|codec| room.feed_mut(codec).map(|feed| feed.log.grant()));
@@ -132,8 +117,9 @@ impl Engine {
         let sent_to = Arc::clone(follower.sent_to.get_or_insert_with(nobody_waits));
         let spread =
             Spread { home: self.setup.shard, room: room_id, epoch, viewers, logs, sent_to };
-        // A grant may have opened a log's first segment.
+        // A grant may have opened a log's first segment, and a room that is followed is not vacant.
         self.limit_logs(room_id);
+        self.list_if_idle(now, room_id);
         spread
     }
 
@@ -143,7 +129,7 @@ impl Engine {
             return;
         }
         // Only now: a grant that could not leave would keep the room for ever.
-        join.spread = room.map(|room| self.grant(room, to));
+        join.spread = room.map(|room| self.grant(now, room, to));
         let token = self.next_token;
         // 40 bits of counter below the shard's number.
         self.next_token = token & !0xff_ffff_ffff | (token + 1) & 0xff_ffff_ffff;

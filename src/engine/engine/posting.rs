@@ -106,15 +106,14 @@ impl Engine {
         draft: &Draft<'_>,
     ) -> Result<(CommentId, u64), PostRefusal> {
         let fair_bytes = self.fair_log_bytes();
-        let room = self.rooms.table.get_mut(room_id).ok_or(PostRefusal::Overloaded)?;
-        let Role::Home(home) = &mut room.role else { return Err(PostRefusal::Overloaded) };
-        let digest = draft.key.map(|key| keys::digest(draft.user, key));
-        if let Some(digest) = digest
-            && let Some(known) = home.keys.as_mut().and_then(|keys| keys.find(now, digest))
-        {
+        let room = self.rooms.table.get(room_id).ok_or(PostRefusal::Overloaded)?;
+        let digest = draft.key.map(|key| keys::digest(room.event.as_str(), draft.user, key));
+        if let Some(known) = digest.and_then(|digest| self.find_key(now, room_id, &digest)) {
             self.counters.posts_deduplicated += 1;
             return Ok((known.id, known.offset));
         }
+        let room = self.rooms.table.get_mut(room_id).ok_or(PostRefusal::Overloaded)?;
+        let Role::Home(home) = &mut room.role else { return Err(PostRefusal::Overloaded) };
         if !home.posts.take(now, self.limits.posts_per_sec_event, draft.address) {
             return Err(PostRefusal::RateLimited);
         }
@@ -127,7 +126,6 @@ impl Engine {
         } else {
             self.counters.times_held += 1;
         }
-        home.active_tick = now.tick();
         home.comments.count(now);
         let shard = self.setup.shard as u8;
         let id = CommentId::new(home.time_ms, self.node_hash, shard, self.next_comment);
@@ -144,12 +142,12 @@ impl Engine {
         codec::write_archive(&comment, &mut self.frame);
         room.traffic.grows(now.tick(), room.canonical().end(), ticks(self.limits.keepalive_ms));
         let offset = room.append(&self.frame, fair_bytes, &mut self.scratch);
-        if let (Some(digest), Role::Home(home)) = (digest, &mut room.role) {
-            let keys = home.keys.get_or_insert_with(Box::default);
-            keys.remember(now, digest, Known { id, offset });
+        if let Some(digest) = digest {
+            self.remember_key(now, room_id, digest, Known { id, offset });
         }
         self.counters.comments += 1;
         self.log_grew(now, room_id);
+        self.touch(now, room_id);
         Ok((id, offset))
     }
 

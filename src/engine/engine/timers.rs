@@ -6,7 +6,6 @@ use crate::connection::{Connection, Phase};
 use crate::fanout::FeedKey;
 use crate::http::Rejection;
 use crate::report::{CloseCause, LingerCut};
-use crate::room::Role;
 use crate::table::Id;
 use crate::time::{Now, TICK_US, ticks};
 use crate::ws::writer;
@@ -60,18 +59,6 @@ impl Engine {
         if self.wheel.due(id.index).is_none_or(|scheduled| scheduled > due) {
             self.wheel.schedule(id.index, due.max(earliest));
         }
-    }
-
-    /// Brings the deadlines of idle rooms in line with new limits.
-    pub(super) fn rearm_rooms(&mut self) {
-        let idle = ticks(self.limits.room_idle_ms_max);
-        for (due, room_id) in &mut self.rooms.idle {
-            let room = self.rooms.table.get(*room_id);
-            if let Some(Role::Home(home)) = room.map(|room| &room.role) {
-                *due = home.active_tick + idle;
-            }
-        }
-        self.rooms.idle.make_contiguous().sort_unstable();
     }
 
     /// The tick at which something has to be done about the connection.
@@ -192,51 +179,6 @@ impl Engine {
                 self.arm(now, id);
             }
         }
-    }
-
-    /// Notes an empty home room, to look at it again after `room_idle_ms_max`.
-    pub(super) fn list_if_idle(&mut self, now: Now, room_id: Id) {
-        let Some(room) = self.rooms.table.get_mut(room_id) else { return };
-        let is_empty = room.is_empty();
-        let Role::Home(home) = &mut room.role else { return };
-        home.active_tick = now.tick();
-        if is_empty && !home.is_idle_listed {
-            home.is_idle_listed = true;
-            let due = now.tick() + ticks(self.limits.room_idle_ms_max);
-            self.rooms.idle.push_back((due, room_id));
-        }
-    }
-
-    fn free_idle_rooms(&mut self, now: Now) {
-        let idle = ticks(self.limits.room_idle_ms_max);
-        while let Some(&(due, room_id)) = self.rooms.idle.front() {
-            if due > now.tick() {
-                return;
-            }
-            self.rooms.idle.pop_front();
-            let Some(room) = self.rooms.table.get_mut(room_id) else { continue };
-            let is_empty = room.is_empty();
-            let Role::Home(home) = &mut room.role else { continue };
-            home.is_idle_listed = false;
-            if !is_empty {
-                continue;
-            }
-            let due = home.active_tick + idle;
-            if due > now.tick() {
-                home.is_idle_listed = true;
-                self.rooms.idle.push_back((due, room_id));
-                continue;
-            }
-            self.free_room(room_id);
-        }
-    }
-
-    fn free_room(&mut self, room_id: Id) {
-        let Some(room) = self.rooms.remove(room_id) else { return };
-        if let Role::Home(home) = &room.role {
-            self.keeping.forget(room_id.index, home.counted_bytes);
-        }
-        self.counters.rooms_freed += 1;
     }
 
     /// Moves feeds whose rest is over among those that run.

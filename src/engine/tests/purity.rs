@@ -48,6 +48,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 const ALLOWED_OF_IO: &[&str] = &["Result", "Error", "ErrorKind", "Cursor"];
 /// What the crate may be built on: parsers, encoders, tables and a hash map, none of which does I/O.
 const DEPENDENCIES: &[&str] = &[
+    "blake3",
     "hashbrown",
     "httparse",
     "icu_properties",

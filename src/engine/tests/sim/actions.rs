@@ -73,7 +73,10 @@ pub(crate) fn ask_home(world: &mut World, event: usize, request: Request) -> Rep
     reply
 }
 
-fn some_event(world: &mut World) -> usize {
+fn some_event(world: &mut World, is_post: bool) -> usize {
+    if world.plan.made_up > 0 && is_post && world.one_in(2) {
+        return (world.plan.events + world.random.below(world.plan.made_up)) as usize;
+    }
     // The first event is the hot one.
     if world.one_in(2) { 0 } else { world.random.below(world.plan.events) as usize }
 }
@@ -88,7 +91,7 @@ fn some_viewer(world: &mut World, filter: impl Fn(&Viewer) -> bool) -> Option<us
 
 fn ask(world: &mut World) -> Ask {
     Ask {
-        event: some_event(world),
+        event: some_event(world, false),
         is_binary: world.one_in(2),
         since: None,
         history: world.one_in(2).then(|| world.random.below(100)),
@@ -347,7 +350,7 @@ fn post_badly(world: &mut World) {
 }
 
 fn post_over_http(world: &mut World) {
-    let event = some_event(world);
+    let event = some_event(world, true);
     let key = world.one_in(3).then(|| format!("k{}", world.random.below(12)));
     let user = format!("u{}", world.random.below(4));
     let text = match &key {
@@ -376,9 +379,18 @@ fn post_over_http(world: &mut World) {
             }
         }
         Reply::Refused(refusal) => {
-            let may = [PostRefusal::RateLimited, PostRefusal::RoomsFull, PostRefusal::Draining];
-            assert!(may.contains(&refusal), "{refusal:?}");
+            let may = [PostRefusal::RateLimited, PostRefusal::Draining];
+            let is_full = refusal == PostRefusal::RoomsFull && has_no_vacancy(world, event);
+            assert!(may.contains(&refusal) || is_full, "{refusal:?}");
         }
+        reply => panic!("{reply:?}"),
+    }
+}
+
+/// Whether all rooms of an event's home shard have viewers, or replicas elsewhere.
+fn has_no_vacancy(world: &mut World, event: usize) -> bool {
+    match ask_home(world, event, Request::Report) {
+        Reply::Report(report) => report.rooms > 0 && report.rooms_vacant == 0,
         reply => panic!("{reply:?}"),
     }
 }

@@ -12,7 +12,7 @@ mod viewer;
 mod wire;
 mod world;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use uproar_engine::control::{PostRefusal, Reply, Request};
 use uproar_engine::limits::Limits;
@@ -145,6 +145,8 @@ fn some_work(world: &mut World) {
 /// Faults end, everybody reads, time passes: now every live viewer has everything.
 fn calm(world: &mut World) {
     world.is_calm = true;
+    let open = world.viewers.iter().filter(|viewer| !viewer.is_over());
+    let watched: BTreeSet<usize> = open.map(|viewer| viewer.ask.event).collect();
     for viewer in &mut world.viewers {
         viewer.is_stalled = false;
     }
@@ -166,13 +168,14 @@ fn calm(world: &mut World) {
     }
     assert!(world.is_mesh_empty(), "the mesh comes to rest");
     assert!(world.unheard().is_none(), "reading goes on: {:?}", world.unheard());
+    no_room_is_kept_for_nothing(world, &watched);
     everything_arrived(world);
     world.is_calm = false;
 }
 
 /// Each event by its home shard: REST shows the comments that viewers saw, and viewers are at the head.
 fn everything_arrived(world: &mut World) {
-    for event in 0..world.plan.events as usize {
+    for event in 0..(world.plan.events + world.plan.made_up) as usize {
         let watching = world.viewers.iter().filter(|v| v.ask.event == event && v.is_watching());
         let watching = watching.count();
         let name: uproar_engine::ids::EventId = event_name(event).parse().expect("sound");
@@ -212,6 +215,22 @@ fn everything_arrived(world: &mut World) {
             let (found, seen) = wire::comment_of(value);
             assert_eq!(found, offset, "a page is dense");
             world.oracle.comment(event, position.epoch, offset, &seen);
+        }
+    }
+}
+
+/// Who named an event, wrote nothing and left before the calm has left nothing: it takes longer than an empty room may.
+fn no_room_is_kept_for_nothing(world: &mut World, watched: &BTreeSet<usize>) {
+    let limit = world.plan.limits.rooms_max.div_ceil(world.plan.shards);
+    for report in reports(world) {
+        assert!(report.rooms <= limit.into(), "{} rooms are more than {limit}", report.rooms);
+    }
+    let made_up = world.plan.events..world.plan.events + world.plan.made_up;
+    for event in made_up.map(|event| event as usize).filter(|event| !watched.contains(event)) {
+        let name: uproar_engine::ids::EventId = event_name(event).parse().expect("sound");
+        let reply = actions::ask_home(world, event, Request::Event { event: name });
+        if let Reply::Event { position, .. } = reply {
+            assert!(position.offset > 0, "an empty room nobody watches is kept");
         }
     }
 }

@@ -8,6 +8,10 @@ use uproar_engine::random::Random;
 pub(crate) struct Plan {
     pub(crate) shards: u32,
     pub(crate) events: u32,
+    /// Names beside those, that somebody makes up.
+    pub(crate) made_up: u32,
+    /// Keys are forgotten before their time.
+    pub(crate) is_forgetful: bool,
     pub(crate) steps: u32,
     pub(crate) viewers_max: usize,
     pub(crate) link_messages_max: usize,
@@ -43,6 +47,8 @@ impl Plan {
             connections_max: if between(0, 7) == 0 { 5 } else { 1_000 },
             connections_per_address_max: 0,
             rooms_max: if between(0, 7) == 0 { 1 } else { 64 },
+            room_empty_ms_max: 700,
+            retry_keys_bytes_max: 1 << 24,
             room_idle_ms_max: between(200, 3_000),
             log_bytes_max: u64::from(shards * between(3_000, 200_000)),
             room_log_bytes_max: u64::from(between(2_000, 60_000)),
@@ -69,6 +75,8 @@ impl Plan {
         Self {
             shards,
             events: between(1, 5),
+            made_up: 0,
+            is_forgetful: false,
             steps: between(150, 500),
             viewers_max: viewers_max as usize,
             link_messages_max: between(1, 6) as usize,
@@ -76,5 +84,18 @@ impl Plan {
             socket_bytes_max: between(300, 8_000),
             limits,
         }
+        .with_names_and_keys(random.clone())
+    }
+
+    /// Names that are made up, and little memory for keys. The dice are a copy, so that other plans stay as they are.
+    fn with_names_and_keys(mut self, mut random: Random) -> Self {
+        if random.below(5) == 0 {
+            self.made_up = 10 + random.below(3_000);
+        }
+        if random.below(4) == 0 {
+            self.is_forgetful = true;
+            self.limits.retry_keys_bytes_max = u64::from(500 + random.below(5_000));
+        }
+        self
     }
 }

@@ -141,7 +141,7 @@ impl World {
             moves: Vec::new(),
             sockets: Vec::new(),
             viewers: Vec::new(),
-            oracle: Oracle::new(plan.limits.clock_lead_ms_max),
+            oracle: Oracle::new(plan.limits.clock_lead_ms_max, plan.is_forgetful),
             live: 0,
             texts: 0,
             is_calm: false,
