@@ -53,7 +53,7 @@ impl<K: Kernel> Driver<K> {
             }
             Event::ReadMany { .. } => unreachable!("a shard polls and never reads by multishot"),
             Event::Discarded { key, result } => {
-                self.discarded(now, ring, Id::from_bits(key.bits()), result);
+                self.discarded(now, ring, Id::from_bits(key.bits()), &result);
             }
             Event::Closed { key, result } => {
                 self.sockets.closed(Id::from_bits(key.bits()), &result);
@@ -97,11 +97,11 @@ impl<K: Kernel> Driver<K> {
         self.sockets.read(id);
     }
 
-    fn discarded(&mut self, now: Now, ring: usize, id: Id, result: io::Result<usize>) {
+    fn discarded(&mut self, now: Now, ring: usize, id: Id, result: &io::Result<usize>) {
         if self.sockets.reported(ring, id, Operation::Discard, true).is_none() {
             return;
         }
-        match result {
+        match *result {
             Ok(0) => self.engine.ended(now, id),
             Ok(len) => {
                 self.engine.discarded(now, id, len as u32);
