@@ -3,6 +3,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod doctor;
+pub(crate) mod lines;
 pub mod link;
 pub mod shard;
 mod terminal;

@@ -17,7 +17,7 @@ mod top;
 mod unit;
 mod url;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use clap::ArgMatches;
@@ -25,7 +25,8 @@ use tracing::dispatcher::has_been_set;
 use tracing::{Level, enabled, error};
 
 use crate::config::Sources;
-use crate::control::{Ended, StartError, is_journal, serve};
+use crate::control::{Ended, LAST_WORDS_MAX, StartError, is_journal, say_last_words, serve};
+use crate::lines::{self, write_whole};
 use crate::terminal;
 pub use command::{command, completed_command};
 pub use manual::MANUAL;
@@ -36,7 +37,8 @@ pub const EXIT_CONFIG: u8 = 78;
 /// Words on the command line that cannot be: what clap ends with.
 const EXIT_USAGE: u8 = 2;
 
-/// Why a client command failed, in words for the terminal; one line, whoever put words into it.
+/// Why a client command failed, in words for the terminal; one line, whoever put words into it. Nothing
+/// where nobody reads any more.
 #[derive(Debug)]
 struct Failure(String);
 
@@ -55,7 +57,10 @@ impl From<io::Error> for Failure {
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    let matches = command().get_matches();
+    let matches = match command().try_get_matches() {
+        Ok(matches) => matches,
+        Err(why) => return explain(&why),
+    };
     match matches.subcommand() {
         Some(("serve", args)) => run_server(command::sources(args, std::env::vars_os())),
         Some(("config", args)) => config_command::run(args),
@@ -68,7 +73,28 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// What clap has to say: help goes to stdout, what was wrong to stderr.
+fn explain(why: &clap::Error) -> ExitCode {
+    let text = why.render();
+    let is_help = !why.use_stderr();
+    let is_terminal = if is_help { io::stdout().is_terminal() } else { io::stderr().is_terminal() };
+    let has_colours = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
+    let text = if has_colours { text.ansi().to_string() } else { text.to_string() };
+    if is_help {
+        return finish(print_raw(text.trim_end()).map(|_| ()));
+    }
+    let _ = write_whole(io::stderr(), text.as_bytes());
+    ExitCode::from(EXIT_USAGE)
+}
+
 fn run_server(sources: Sources) -> ExitCode {
+    let ended = run_until_end(sources);
+    lines::flush(LAST_WORDS_MAX);
+    say_last_words();
+    ended
+}
+
+fn run_until_end(sources: Sources) -> ExitCode {
     match serve(sources) {
         Ok(Ended::Drained(_)) => ExitCode::SUCCESS,
         Ok(Ended::AtOnce) => ExitCode::FAILURE,
@@ -84,22 +110,31 @@ fn complain_in_log(why: &StartError) {
     let is_logged = has_been_set() && enabled!(Level::ERROR);
     if is_logged {
         error!("{why}");
-    } else {
-        complain(why);
+    } else if lines::open().is_ok() {
+        // A node waits for nobody, however early it ends.
+        complaint(why).for_each(|line| lines::push(line.as_bytes()));
     }
 }
 
-/// One line on stderr for each line of the reason, as an error where the journal reads it.
+/// One line on stderr for each line of the reason.
 fn complain(why: &dyn std::fmt::Display) {
-    let priority = if is_journal() { "<3>" } else { "" };
-    for line in why.to_string().lines() {
-        eprintln!("{priority}uproar: {}", terminal::line(line));
+    for line in complaint(why) {
+        // Whoever does not read what is wrong still has the exit code.
+        let _ = write_whole(io::stderr(), line.as_bytes());
     }
+}
+
+/// These lines, as errors where the journal reads them.
+fn complaint(why: &dyn std::fmt::Display) -> impl Iterator<Item = String> {
+    let priority = if is_journal() { "<3>" } else { "" };
+    let lines: Vec<String> = why.to_string().lines().map(terminal::line).collect();
+    lines.into_iter().map(move |line| format!("{priority}uproar: {line}\n"))
 }
 
 fn finish(result: Result<(), Failure>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(Failure(why)) if why.is_empty() => ExitCode::FAILURE,
         Err(why) => {
             complain(&why);
             ExitCode::FAILURE
@@ -107,7 +142,7 @@ fn finish(result: Result<(), Failure>) -> ExitCode {
     }
 }
 
-/// Writes a line, or several, to stdout; false when nobody reads it any more, which is a good end.
+/// Writes a line, or several, to stdout, and waits for a slow reader; false when nobody reads it any more, which is a good end.
 /// What may come from elsewhere is shown and not obeyed.
 fn print_line(line: &str) -> Result<bool, Failure> {
     print_raw(&terminal::lines(line))
@@ -115,8 +150,7 @@ fn print_line(line: &str) -> Result<bool, Failure> {
 
 /// The same as it is: for what was made here, to be obeyed.
 fn print_raw(line: &str) -> Result<bool, Failure> {
-    let mut stdout = io::stdout().lock();
-    match writeln!(stdout, "{line}").and_then(|()| stdout.flush()) {
+    match write_whole(io::stdout(), format!("{line}\n").as_bytes()) {
         Ok(()) => Ok(true),
         Err(why) if why.kind() == io::ErrorKind::BrokenPipe => Ok(false),
         Err(why) => Err(Failure(format!("cannot write to stdout: {why}"))),

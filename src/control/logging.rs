@@ -1,14 +1,19 @@
 //! Log lines on stderr: human on a terminal, for the journal where stderr is the journal, JSON
-//! otherwise; the level changeable live.
+//! otherwise; the level changeable live. Lines go through a queue (`lines`), so that nobody waits for whoever
+//! collects them.
 //!
 //! For the journal a line is human text after its priority, `<4>` for a warning (sd-daemon(3)):
 //! `journalctl -u uproar -p warning` then shows what matters. The journal has the time itself.
 
-use std::io::{IsTerminal, stderr};
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::io::{self, IsTerminal, stderr};
 use std::os::unix::fs::MetadataExt;
+use std::panic;
+use std::thread;
+use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
-use tracing::{Event, Level, Subscriber};
+use tracing::{Event, Level, Subscriber, error};
 use tracing_subscriber::fmt::format::{Format, FormatEvent, FormatFields, Full, Writer};
 use tracing_subscriber::fmt::{self, FmtContext};
 use tracing_subscriber::layer::SubscriberExt;
@@ -17,6 +22,10 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, reload};
 
 use crate::config::{LogFormat, Server};
+use crate::lines::{self, Line};
+
+/// How long a process that ends waits for its last lines to be taken.
+pub(crate) const LAST_WORDS_MAX: Duration = Duration::from_millis(500);
 
 /// Changes the level of a running log.
 #[derive(Clone, Debug)]
@@ -47,15 +56,18 @@ pub fn is_journal() -> bool {
 }
 
 /// Starts the process's log.
-#[must_use]
-pub(super) fn start(server: &Server) -> LogLevel {
+///
+/// # Errors
+/// When the kernel refuses the thread that writes.
+pub(super) fn start(server: &Server) -> io::Result<LogLevel> {
+    lines::open()?;
     let format = match server.log_format {
         LogFormat::Auto if stderr().is_terminal() => LogFormat::Human,
         LogFormat::Auto if is_journal() => LogFormat::Journal,
         LogFormat::Auto => LogFormat::Json,
         chosen => chosen,
     };
-    let lines = fmt::layer().with_writer(stderr).with_ansi(stderr().is_terminal());
+    let lines = fmt::layer().with_writer(|| Line).with_ansi(stderr().is_terminal());
     let lines = match format {
         LogFormat::Json => {
             lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
@@ -65,7 +77,21 @@ pub(super) fn start(server: &Server) -> LogLevel {
     };
     let (level, handle) = reload::Layer::new(server.log_level);
     tracing_subscriber::registry().with(level).with(lines).init();
-    LogLevel(Some(handle))
+    panic::set_hook(Box::new(|crash| complain(&crash.to_string())));
+    Ok(LogLevel(Some(handle)))
+}
+
+/// What the hook of the standard library writes to stderr, for which a thread that crashes would wait as long
+/// as the pipe is full, instead of ending the process.
+fn complain(crash: &str) {
+    let thread = thread::current();
+    let trace = Backtrace::capture();
+    let trace = match trace.status() {
+        BacktraceStatus::Captured => format!("\n{trace}"),
+        _ => String::new(),
+    };
+    error!("thread {} {crash}{trace}", thread.name().unwrap_or("without a name"));
+    lines::flush(LAST_WORDS_MAX);
 }
 
 /// A line with its priority in front, and without what the journal has itself.

@@ -56,7 +56,7 @@ pub fn serve(sources: Sources) -> Result<Ended, StartError> {
     let (loaded, layout) = Layout::load(&sources, &Host::observe())?;
     host::keep_pages_small();
     // From here on, whoever reads the log reads also why the node does not start.
-    let log = logging::start(&loaded.config.server);
+    let log = logging::start(&loaded.config.server)?;
     let bound = bind::bind(&loaded.config.server, layout.cpus.len())?;
     let sockets = bound.sockets();
     let loaded = loaded.under_socket_unit(sockets.unit_listen(), sockets.unit_admin);

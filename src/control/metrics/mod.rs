@@ -17,6 +17,7 @@ use uproar_engine::report::Report;
 use super::drain::Phase;
 use super::node::Node;
 use super::readiness::State;
+use crate::lines;
 use crate::version;
 use exposition::{Family, Kind, Number};
 pub(super) use exposition::{json, text};
@@ -111,6 +112,11 @@ fn node_families(node: &Node, reports: &[Option<Report>]) -> Vec<Family> {
             u64::from(!node.reloads.is_last_refused()),
         ),
         http_refused,
+        counter(
+            "uproar_log_lines_lost_total",
+            "Lines of the log that nobody took: stderr is a pipe that is full, or closed, or on a full disk.",
+            lines::lost(),
+        ),
         counter(
             "uproar_http_evicted_total",
             "HTTP connections cut off because all places were taken, their address had more than half, and another asked.",
