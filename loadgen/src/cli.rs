@@ -10,7 +10,7 @@ use crate::scenario::{Overrides, Scenario};
 /// What the last lines of `--help` and of the manual say.
 const CODES: &str = "Exit codes: 0 all was measured and held; 1 something did not hold, or the run was interrupted; 2 nothing \
 failed, but not everything was measured, or the run could not take place. SIGINT and SIGTERM end a run with what it has \
-measured. Memory is measured as root only. More: /usr/share/doc/uproar-loadgen/README.md.gz";
+measured. Memory is measured as root only. More: /usr/share/doc/uproar-loadgen/";
 
 /// Proves what a live-comment server serves: load with known schedule, every comment verified
 #[derive(Debug, Parser)]

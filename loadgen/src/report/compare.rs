@@ -74,7 +74,10 @@ impl Comparison {
     fn text(&self) -> String {
         let mut lines = Vec::new();
         if !self.unlike.is_empty() {
-            lines.push("WARNING: these runs were not alike in what no server can help:".to_owned());
+            lines.push(
+                "WARNING: these runs were not alike in what is not of the servers' making:"
+                    .to_owned(),
+            );
             lines.extend(
                 self.unlike
                     .iter()

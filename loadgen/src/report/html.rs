@@ -57,7 +57,7 @@ fn table_of(comparison: &Comparison) -> String {
     };
     let mut html = "<section><h2>A and B</h2><table class=\"compare\">".to_owned();
     if !comparison.unlike.is_empty() {
-        html += &row("th", "fail", &["not alike", "A", "B", "no server can help it"]);
+        html += &row("th", "fail", &["not alike", "A", "B", "not of the servers' making"]);
         for [what, a, b] in &comparison.unlike {
             html += &row("td", "fail", &[what, a, b, ""]);
         }
