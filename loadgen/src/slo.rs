@@ -155,10 +155,12 @@ fn parse_value(text: &str, measure: Measure) -> Result<f64, String> {
 impl Level {
     /// Whether it holds. What the client or others distort is not judged by what was seen of it.
     pub(crate) fn judge(&self, measured: &Measured<'_>) -> Verdict {
-        let reading = match (self.measure.is_distorted_by_the_client(), measured.distorted) {
-            (true, Some(reason)) => Err(reason.to_owned()),
-            (true, None) | (false, _) => self.reading(measured),
-        };
+        let is_distorted = self.measure.is_distorted_by_the_client();
+        // What cannot be read here at all says more than what would have distorted it.
+        let reading = self.reading(measured).and_then(|value| match measured.distorted {
+            Some(reason) if is_distorted => Err(reason.to_owned()),
+            _ => Ok(value),
+        });
         let (measured, standing, shown) = match reading {
             Ok(value) if self.holds(value) => {
                 (Some(value), Standing::Holds, self.measure.show(value))
