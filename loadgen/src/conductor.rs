@@ -12,7 +12,7 @@ use hdrhistogram::Histogram;
 use crate::clock::now_ns;
 use crate::command::{Command, Leave};
 use crate::crew::{Crew, Silent};
-use crate::judge::Facts;
+use crate::judge::{Facts, STARVED_PERCENT};
 use crate::observer::{self, Observer, Snapshot};
 use crate::probe::metrics;
 use crate::report::{Highest, Latency, Sample, Step};
@@ -32,6 +32,8 @@ const KNEE_PRECISION: f64 = 1.1;
 /// A rising rate stays below what would use this share of a load generator's CPU, in percent: beyond it the step
 /// would be the client's.
 const CLIENT_PERCENT_MAX: f64 = 85.0;
+/// And below what would let one of its threads wait this share of the time.
+const WAIT_PERCENT_MAX: f64 = STARVED_PERCENT * 0.95;
 
 /// Why a run ended early.
 #[derive(Debug, thiserror::Error)]
@@ -210,10 +212,9 @@ impl Conductor<'_> {
         Ok(())
     }
 
-    /// By how much the rate of step `at` may rise before the load generator's CPU is the limit.
+    /// By how much the rate of step `at` may rise before the load generator is the limit.
     fn client_room(&self, at: usize) -> f64 {
-        let used = &self.findings.steps[at].loadgen;
-        CLIENT_PERCENT_MAX / used.gone_percent().max(used.busiest_percent).max(1.0)
+        room(&self.findings.steps[at].loadgen)
     }
 
     /// A step, and the same again while it says nothing about the server and tries are left.
@@ -475,6 +476,12 @@ impl Conductor<'_> {
     }
 }
 
+/// By how much a load may rise before the load generator is the limit: its CPU, or the waits of its threads for it.
+fn room(used: &crate::report::LoadgenUse) -> f64 {
+    let cpu = CLIENT_PERCENT_MAX / used.gone_percent().max(used.busiest_percent).max(1.0);
+    cpu.min(WAIT_PERCENT_MAX / used.starved_percent.max(0.1))
+}
+
 /// Both ends of a window.
 #[derive(Debug)]
 struct Ends {
@@ -485,4 +492,24 @@ struct Ends {
     memory: crate::memory::Facts,
     /// Seconds from each bounce until everyone was back.
     returns_secs: Vec<f64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::LoadgenUse;
+
+    #[test]
+    fn a_rate_rises_until_the_load_generator_would_be_the_limit() {
+        let used = |cpu_percent, stolen_percent, starved_percent| LoadgenUse {
+            cpu_percent,
+            stolen_percent,
+            starved_percent,
+            ..LoadgenUse::default()
+        };
+        assert_eq!(room(&used(34.0, 0.0, 1.0)), 2.5);
+        assert_eq!(room(&used(50.0, 35.0, 1.0)), 1.0);
+        assert_eq!(room(&used(34.0, 0.0, 8.0)), WAIT_PERCENT_MAX / 8.0);
+        assert!(room(&LoadgenUse::default()) > 10.0);
+    }
 }

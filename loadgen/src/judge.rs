@@ -15,7 +15,7 @@ use crate::tally::Counters;
 /// Beyond this share of its CPU a thread counts as saturated, and a CPU beyond this share of its time, in percent.
 pub(crate) const SATURATED_PERCENT: f64 = 90.0;
 /// A thread that was ready this long and had no CPU was not measured alone, in percent.
-const STARVED_PERCENT: f64 = 10.0;
+pub(crate) const STARVED_PERCENT: f64 = 10.0;
 /// A server whose CPUs others and the host's other guests use this much was not measured alone, in percent.
 const DISTURBED_PERCENT: f64 = 10.0;
 /// Posts later than this (99th percentile) mean that the load generator was, in seconds.
