@@ -89,7 +89,7 @@ fn answers_between_shards_have_the_places_of_their_posts() {
     let late = pair.join();
     let (now, home) = (pair.now, Pair::shard_of(&mut pair.home, pair.now));
     let other = 1 - home;
-    let post = text(r#"{"type":"post","text":"x"}"#);
+    let mut post = text(r#"{"type":"post","text":"x"}"#);
     let mut answers_waiting = 0;
     let mut worst = 0;
     // The home shard takes every post at once; its answers are not fetched.
@@ -115,7 +115,7 @@ fn answers_between_shards_have_the_places_of_their_posts() {
     };
     let before = refused(&mut pair.other);
     assert!(before > 0, "the others were refused");
-    pair.other.received(now, late, &mut post.clone());
+    pair.other.received(now, late, &mut post);
     assert_eq!(refused(&mut pair.other), before);
     // The answers come, and everybody may go on.
     for _ in 0..2 {

@@ -44,8 +44,8 @@ fn the_rest_of_a_cut_frame_is_no_answer() {
 fn many_answers_that_wait_for_their_turn_stop_the_reading_too() {
     let mut shard = Shard::new(small());
     let id = shard.join();
-    let commands = text("{}").repeat(500);
-    shard.engine.received(shard.now, id, &mut commands.clone());
+    let mut commands = text("{}").repeat(500);
+    shard.engine.received(shard.now, id, &mut commands);
     assert!(!shard.engine.may_read(id), "tens of kilobytes of errors wait to be sent");
     shard.flush();
     assert_eq!(shard.read_on, [id]);
