@@ -78,7 +78,7 @@ fn the_text_follows_the_format_and_the_naming_rules() {
     let families = parse(&answer.body);
     assert!(families.len() > 50, "only {}", families.len());
     let allowed =
-        "shard reason cause budget code le version commit phase part space port result direction limit"
+        "shard reason cause budget code kind le version commit phase part space port result direction limit"
             .split(' ');
     let allowed: Vec<&str> = allowed.collect();
     for (name, family) in &families {
