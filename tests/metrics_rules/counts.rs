@@ -14,7 +14,9 @@ fn what_real_nodes_count_fires_what_it_should() {
     let after = node.metrics_with_some(&["uproar_upgrades_refused_total", "address_full"]);
     assert_fires("address", &growing(&before, &after), &["UproarRefusingUpgrades"]);
 
-    let node = Node::start(&["--rooms-max", "2"]);
+    let node = Node::start(&["--shards", "1", "--rooms-max", "2"]);
+    // Rooms that nobody watches would make place.
+    let _watched = ["a", "b"].map(|event| node.upgraded(event));
     let before = node.metrics();
     (0..20).for_each(|i| node.post(&format!("e{i}"), "x"));
     let after = node.metrics_with_some(&["uproar_posts_refused_total", "rooms_full"]);

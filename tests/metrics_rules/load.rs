@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use crate::node::{Node, wait_until};
+use crate::node::{Node, raise_descriptors, wait_until};
 use crate::series::{assert_fires, constant, growing, sum};
 
 const UNLIMITED: [&str; 4] = ["--posts-per-sec-connection", "0", "--posts-per-sec-event", "0"];
@@ -20,6 +20,13 @@ const UNLIMITED: [&str; 4] = ["--posts-per-sec-connection", "0", "--posts-per-se
 fn post_frame() -> Vec<u8> {
     let text = br#"{"type":"post","text":"x"}"#;
     [&[0x81, 0x80 | text.len() as u8, 0, 0, 0, 0], &text[..]].concat()
+}
+
+/// The same of a post of 1,900 bytes.
+fn long_post_frame() -> Vec<u8> {
+    let text = format!(r#"{{"type":"post","text":"{}"}}"#, "x".repeat(1_900));
+    let len = (text.len() as u16).to_be_bytes();
+    [&[0x81, 0x80 | 126, len[0], len[1], 0, 0, 0, 0], text.as_bytes()].concat()
 }
 
 /// Reads until a comment has come.
@@ -102,4 +109,44 @@ fn a_node_that_stands_still_in_its_passes_fires_what_it_should() {
     });
     let alerts = ["UproarShardStalled", "UproarSlowPasses"];
     assert_fires("passes", &growing(&before, &after.borrow()), &alerts);
+}
+
+/// More is appended while one pass goes on than all logs may hold.
+#[test]
+fn passes_that_the_logs_cannot_wait_for_fire_what_they_should() {
+    raise_descriptors();
+    let args = ["--shards", "1", "--connections-max", "2000", "--log-bytes-max", "1048576"];
+    let room = ["--room-log-bytes-max", "1048576"];
+    let node = Node::start(&[&args[..], &room, &UNLIMITED].concat());
+    // A pass over so many takes a dozen turns, and each turn reads from the authors as well.
+    let unblocked = |stream: TcpStream| {
+        stream.set_nonblocking(true).unwrap();
+        stream
+    };
+    let mut viewers: Vec<_> = (0..1_500).map(|_| unblocked(node.upgraded("e"))).collect();
+    let mut authors: Vec<_> = (0..150).map(|_| (unblocked(node.upgraded("e")), 0)).collect();
+    let before = node.metrics();
+    let burst = long_post_frame().repeat(15);
+    let after = RefCell::new(String::new());
+    let mut rest = [0; 65_536];
+    wait_until("comments dropped before their pass", || {
+        for (author, sent) in &mut authors {
+            while author.read(&mut rest).is_ok_and(|len| len > 0) {}
+            // What its socket does not take now goes on where it was cut.
+            *sent = (*sent + author.write(&burst[*sent..]).unwrap_or(0)) % burst.len();
+        }
+        for viewer in &mut viewers {
+            while viewer.read(&mut rest).is_ok_and(|len| len > 0) {}
+        }
+        *after.borrow_mut() = node.metrics();
+        sum(&after.borrow(), &["uproar_gap_comments_total", "pass"]) > 0.0
+    });
+    let mut series = growing(&before, &after.borrow());
+    // Nobody reads here; whether some are slow by then as well is another alert's matter.
+    for (name, values) in &mut series {
+        if name.starts_with("uproar_gap_comments_total") && name.contains("viewer") {
+            "0x300".clone_into(values);
+        }
+    }
+    assert_fires("unsent", &series, &["UproarPassesTooSlow"]);
 }
