@@ -86,14 +86,23 @@ impl ShardPort {
         self.waker.wake();
     }
 
+    /// Puts a request into the shard's queue, at once; the answer comes over what is returned, or an error from it
+    /// when the shard has stopped. The shard does it whether or not somebody waits.
+    ///
+    /// # Errors
+    /// [`Unreachable::Busy`] when the queue is full.
+    pub fn ask(&self, request: Request) -> Result<oneshot::Receiver<Reply>, Unreachable> {
+        let (reply, answer) = oneshot::channel();
+        self.jobs.push(Job { request, reply }).map_err(|_| Unreachable::Busy)?;
+        self.waker.wake();
+        Ok(answer)
+    }
+
     /// Asks the shard and waits for its answer.
     ///
     /// # Errors
     /// [`Unreachable`] when the queue is full or the shard has stopped.
     pub async fn request(&self, request: Request) -> Result<Reply, Unreachable> {
-        let (reply, answer) = oneshot::channel();
-        self.jobs.push(Job { request, reply }).map_err(|_| Unreachable::Busy)?;
-        self.waker.wake();
-        answer.await.map_err(|_| Unreachable::Stopped)
+        self.ask(request)?.await.map_err(|_| Unreachable::Stopped)
     }
 }

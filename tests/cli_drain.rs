@@ -4,11 +4,12 @@
 
 mod server;
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::net::TcpListener;
-use std::process::{Command, Stdio};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -134,20 +135,10 @@ fn clients_that_a_drain_closed_resume_without_losing_anything() {
 fn a_drain_that_somebody_undoes_ends_the_wait_with_1() {
     let server = Server::start(&PATIENT);
     let _viewer = server.watch("e");
-    let mut waiting = Command::new(env!("CARGO_BIN_EXE_uproar"))
-        .args(["drain", "--wait", "--url", &format!("http://{}", server.admin)])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(waiting.stdout.take().unwrap()).lines();
-    assert!(lines.next().unwrap().unwrap().starts_with("waiting"));
+    let (waiting, lines) = waiting(&server);
     assert_eq!(server.ask(&["drain", "--undo"]).code, Some(0));
     assert_eq!(lines.last().unwrap().unwrap(), "not draining; the node takes viewers");
-    let mut stderr = String::new();
-    waiting.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
-    assert_eq!(stderr, "uproar: somebody undid the drain\n");
-    assert_eq!(waiting.wait().unwrap().code(), Some(1));
+    assert_eq!(last_words(waiting), (Some(1), "uproar: somebody undid the drain\n".into()));
 }
 
 #[test]
@@ -188,6 +179,117 @@ fn a_shard_that_does_not_answer_is_not_drained() {
         message.ends_with("0 connections are known to be left, and shard 0 does not answer"),
         "{end}"
     );
+    assert_eq!(server.end().code(), Some(0));
+}
+
+#[test]
+fn a_wait_beside_a_stuck_shard_ends_with_what_to_do() {
+    let args = ["--shards", "2", "--stall-after-ms", "200", "--drain-delay-ms", "0"];
+    let server = Server::start(&args);
+    until("a shard is stuck", || http(server.admin, "GET", "/ready", "").0 == 503);
+    let said = server.ask(&["drain", "--wait"]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.stdout.contains("and shard 0 does not answer"), "{said:?}");
+    assert!(said.stderr.contains("shards [0] do not answer"), "{said:?}");
+    assert!(said.stderr.contains("systemctl restart uproar"), "{said:?}");
+    let (_, body) = http(server.admin, "GET", "/drain", "");
+    let state: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((&state["silent"], &state["connections"]), (&serde_json::json!([0]), &Value::Null));
+    assert_eq!(state["connections_known"], 0);
+}
+
+/// `uproar drain --wait` of a node whose wait for load balancers does not end, after its first line.
+fn waiting(server: &Server) -> (Child, Lines<BufReader<ChildStdout>>) {
+    let mut waiting = Command::new(env!("CARGO_BIN_EXE_uproar"))
+        .args(["drain", "--wait", "--url", &format!("http://{}", server.admin)])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(waiting.stdout.take().unwrap()).lines();
+    assert!(lines.next().unwrap().unwrap().starts_with("waiting"));
+    (waiting, lines)
+}
+
+fn last_words(mut waiting: Child) -> (Option<i32>, String) {
+    let mut stderr = String::new();
+    waiting.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    (waiting.wait().unwrap().code(), stderr)
+}
+
+#[test]
+fn a_restart_is_told_from_an_undone_drain() {
+    let server = Server::start(&PATIENT);
+    let admin = server.admin.to_string();
+    let (waiting, lines) = waiting(&server);
+    drop(server);
+    let _again = Server::start(&["--admin", &admin]);
+    let lines: Vec<String> = lines.map(|line| line.unwrap()).collect();
+    assert_eq!(lines.last().unwrap(), "not draining; the node takes viewers", "{lines:?}");
+    let (code, stderr) = last_words(waiting);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("the node was restarted before its drain was done"), "{stderr}");
+}
+
+#[test]
+fn a_node_that_is_gone_is_said_to_be() {
+    let server = Server::start(&PATIENT);
+    let (waiting, lines) = waiting(&server);
+    drop(server);
+    assert!(lines.last().unwrap().unwrap().ends_with("; trying again"));
+    let (code, stderr) = last_words(waiting);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("the node was there and is not any more"), "{stderr}");
+}
+
+#[test]
+fn a_wait_that_nobody_reads_ends_by_sigpipe() {
+    let server = Server::start(&PATIENT);
+    let (mut waiting, lines) = waiting(&server);
+    drop(lines);
+    assert_eq!(waiting.wait().unwrap().signal(), Some(Signal::PIPE.as_raw()));
+    let mut stderr = String::new();
+    waiting.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    assert_eq!(stderr, "", "it ends silently");
+}
+
+#[test]
+fn closes_take_as_long_as_their_rate_wants_and_the_deadline_waits_for_them() {
+    let mut server = Server::start(&[
+        "--drain-delay-ms",
+        "0",
+        "--drain-spread-ms",
+        "100",
+        "--drain-deadline-ms",
+        "1100",
+        "--drain-closes-per-sec",
+        "10",
+    ]);
+    let viewers: Vec<_> = (0..30).map(|_| server.watch("e")).collect();
+    until("the drain would take three seconds", || {
+        drain_metric(&server, "uproar_drain_spread_seconds 3.100000")
+    });
+    server.signal(Signal::TERM);
+    let line = server.log_until("draining; a second signal");
+    assert_eq!((&line["spread_ms"], &line["deadline_ms"]), (&3_100.into(), &4_100.into()));
+    let line = server.log_until("closing 30 connections over 3100 ms");
+    assert_eq!(line["connections"], 30);
+    let began = Instant::now();
+    let readers = viewers.into_iter().map(|mut viewer| {
+        thread::spawn(move || {
+            while !matches!(viewer.read().unwrap(), Message::Close(_)) {}
+            Instant::now()
+        })
+    });
+    let readers: Vec<_> = readers.collect();
+    let mut closed: Vec<Instant> =
+        readers.into_iter().map(|reader| reader.join().unwrap()).collect();
+    closed.sort_unstable();
+    // A loaded machine may see closes late and together, never early.
+    let in_time = closed.iter().filter(|at| at.duration_since(began).as_millis() < 1_000).count();
+    assert!(in_time <= 12, "{in_time} of 30 in the first second");
+    assert!(closed[29].duration_since(began).as_millis() >= 2_000);
+    server.log_until("drained, ending");
     assert_eq!(server.end().code(), Some(0));
 }
 

@@ -157,3 +157,28 @@ fn a_shard_that_does_not_answer_costs_only_its_own_events() {
     assert!(metrics.contains("uproar_shard_up{shard=\"1\"} 1\n"));
     assert!(!metrics.contains("uproar_comments_total{shard=\"0\"}"));
 }
+
+#[test]
+fn after_an_answer_peers_are_heard_within_the_limits_of_the_settings() {
+    let node = TestNode::start(&[("close_ms_max", "200"), ("linger_bytes_max", "4096")]);
+    let cuts = |limit: &str| format!("uproar_http_lingers_cut_total{{limit=\"{limit}\"}} 1");
+    let ask = || {
+        let mut stream = TcpStream::connect(node.public).expect("the node listens");
+        stream.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n").expect("the node reads");
+        stream
+    };
+    // One that says nothing more and does not end.
+    let silent = ask();
+    until("its time is over", || node.has_metric(&cuts("close_ms_max")));
+    drop(silent);
+    // One that has far more to say than it was asked for.
+    let node = TestNode::start(&[("close_ms_max", "60000"), ("linger_bytes_max", "4096")]);
+    let mut talker = TcpStream::connect(node.public).expect("the node listens");
+    let head = b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    talker.write_all(head).expect("the node reads");
+    until("its bytes are over", || {
+        // It ends with an error once the node has closed.
+        let _ = talker.write(&[b'x'; 1_024]);
+        node.has_metric(&cuts("linger_bytes_max"))
+    });
+}

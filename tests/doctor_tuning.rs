@@ -77,8 +77,9 @@ fn the_limits_of_the_unit_fit_the_target() {
 
 #[test]
 fn a_drain_ends_before_the_service_manager_loses_patience() {
-    let server = Config::default().server;
-    assert!(unit_number("TimeoutStopSec") * 1_000 > u64::from(server.drain_deadline_ms));
+    let Config { server, limits } = Config::default();
+    let full_ms = server.deadline_ms(limits.connections_max.into());
+    assert!(unit_number("TimeoutStopSec") * 1_000 > full_ms);
     let backlog = number_of(&read("systemd/uproar.socket"), "Backlog");
     assert_eq!(backlog, u64::from(server.accept_backlog));
     let listen = format!("ListenStream={}", server.listen);

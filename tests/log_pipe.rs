@@ -5,6 +5,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -163,6 +164,63 @@ fn a_second_signal_ends_at_once_beside_a_full_pipe() {
 }
 
 #[test]
+fn a_crash_is_reported_to_nobody_who_does_not_read_and_ends_the_process() {
+    let (_read, write) = rustix::pipe::pipe().unwrap();
+    let write = File::from(write);
+    let mut node = Node::start(&write, &["--panic-after-ms", "1500"]);
+    fill(&write);
+    let mut status = None;
+    until("it ends", || {
+        status = node.child.try_wait().unwrap();
+        status.is_some()
+    });
+    assert_eq!(status.unwrap().signal(), Some(Signal::ABORT.as_raw()));
+
+    // Whoever reads is told which thread it was, and why.
+    let (read, write) = rustix::pipe::pipe().unwrap();
+    let mut child = uproar()
+        .args(["serve", "--shards", "1", "--connections-max", "500", "--panic-after-ms", "1"])
+        .args(["--listen", "127.0.0.1:0", "--admin", "off"])
+        .stderr(Stdio::from(write))
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    File::from(read).read_to_string(&mut said).unwrap();
+    assert_eq!(child.wait().unwrap().signal(), Some(Signal::ABORT.as_raw()));
+    assert!(said.contains("shard 0 was told to crash"), "{said}");
+}
+
+/// A file that nobody can read to its end, as on a disk that hangs.
+#[test]
+fn a_reload_that_waits_for_its_file_holds_up_nothing() {
+    let config = std::env::temp_dir().join(format!("uproar-hung-{}.toml", std::process::id()));
+    std::fs::write(&config, "").unwrap();
+    let stderr = OpenOptions::new().write(true).open("/dev/null").unwrap();
+    let mut node = Node::start(&stderr, &["--config", config.to_str().unwrap()]);
+    std::fs::remove_file(&config).unwrap();
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &config, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    node.signal(Signal::HUP);
+    // Somebody who opens the pipe for writing does so only beside a reader: then the node is reading it.
+    let mut writer = None;
+    until("it reads the pipe", || {
+        let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::NONBLOCK;
+        writer = rustix::fs::open(&config, flags, rustix::fs::Mode::empty()).ok();
+        writer.is_some()
+    });
+    for path in ["/health", "/ready"] {
+        let answer = http(node.public, "GET", path).expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+    }
+    assert_eq!(node.metric("uproar_config_last_reload_successful"), 1.0);
+    node.signal(Signal::TERM);
+    until("SIGTERM ends it", || node.child.try_wait().unwrap().is_some());
+    assert_eq!(node.child.wait().unwrap().code(), Some(0));
+    drop(writer);
+    std::fs::remove_file(&config).unwrap();
+}
+
+#[test]
 fn a_start_that_fails_waits_for_nobody() {
     let (_read, write) = rustix::pipe::pipe().unwrap();
     let write = File::from(write);
@@ -196,6 +254,7 @@ fn commands_wait_for_a_slow_reader_end_silently_without_one_and_fail_on_a_full_d
         let (read, write) = rustix::pipe::pipe().unwrap();
         drop(read);
         let closed = uproar().args(command).stdout(Stdio::from(write)).output().unwrap();
+        assert_eq!(closed.status.signal(), Some(Signal::PIPE.as_raw()), "{command:?}: {closed:?}");
         assert!(closed.stderr.is_empty(), "{command:?}: {closed:?}");
 
         let full = OpenOptions::new().write(true).open("/dev/full").unwrap();

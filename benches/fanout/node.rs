@@ -62,6 +62,7 @@ impl Node {
             limits,
             mesh_messages_max: 1,
             stall_after_ms: 0,
+            panic_after_ms: 0,
             conformance_echo: false,
         };
         let (sender, handovers) = mpsc::channel(1);

@@ -28,6 +28,7 @@ mod probe;
 mod remote;
 mod report;
 mod run;
+mod say;
 mod scenario;
 mod schedule;
 mod slo;
@@ -36,7 +37,6 @@ mod tally;
 mod verify;
 mod wire;
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
@@ -46,7 +46,15 @@ use report::Outcome;
 /// 0: all held. 1: something did not hold. 2: nothing failed, but not everything was measured, or nothing could be.
 fn main() -> ExitCode {
     let held = |held: bool| if held { Outcome::Passed } else { Outcome::Failed };
-    let done = match cli::Cli::parse().task {
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(why) if why.use_stderr() => why.exit(),
+        Err(help) => {
+            say::text(&help.render().to_string());
+            return ExitCode::SUCCESS;
+        }
+    };
+    let done = match cli.task {
         cli::Task::Run(options) => run::run(&options),
         cli::Task::Compare(options) => report::compare::run(&options).map(|()| Outcome::Passed),
         cli::Task::Floor(options) => run::floor(&options).map(held),
@@ -56,7 +64,7 @@ fn main() -> ExitCode {
     match done {
         Ok(outcome) => ExitCode::from(outcome as u8),
         Err(text) => {
-            eprintln!("uproar-loadgen: {text}");
+            say::complain(&text);
             ExitCode::from(2)
         }
     }
@@ -73,6 +81,7 @@ fn man() -> Result<(), String> {
     let written = page.render(all).and_then(|()| options.render_options_section(of_run));
     let text = sections.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     let text = text[0].clone() + &text[1].replace(".SH OPTIONS", ".SH OPTIONS OF RUN");
-    let written = written.and_then(|()| std::io::stdout().write_all(text.as_bytes()));
-    written.map_err(|error| format!("cannot write the page: {error}"))
+    written.map_err(|error| format!("cannot make the page: {error}"))?;
+    say::text(&text);
+    Ok(())
 }

@@ -1,6 +1,6 @@
 //! Watches both sides while a run goes on: samples once a second, snapshots around windows.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 
 use hdrhistogram::Histogram;
 
@@ -13,6 +13,7 @@ use crate::probe::cpus::Others;
 use crate::probe::metrics::{self, Metrics};
 use crate::probe::process::{CpuTime, Process};
 use crate::report::{LoadgenUse, Sample, ServerUse, table::time};
+use crate::say;
 use crate::tally::{Counters, PlaneUse, Tally, latency_histogram};
 
 /// The server at one instant.
@@ -256,13 +257,13 @@ impl Observer {
             Progress::Lines => ("", "\n"),
         };
         // A progress line that cannot be written is not worth ending a run for.
-        let _ = write!(std::io::stderr(), "{start}{line}{end}");
+        say::note(&format!("{start}{line}{end}"));
     }
 
     /// Leaves the progress line behind.
     pub(crate) fn end_progress(&self) {
         if self.progress == Progress::Auto {
-            eprintln!();
+            say::note("\n");
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::clock::now_ns;
 use crate::command::{Answer, Command};
 use crate::crew::Crew;
 use crate::plane::PlanePort;
+use crate::say;
 use crate::scenario::Parameters;
 
 /// Readings of a worker's clock; the best counts.
@@ -134,12 +135,12 @@ pub(crate) fn work(
     start: impl Fn(&Setup) -> Result<Crew, String>,
 ) -> io::Result<()> {
     let listener = TcpListener::bind(listen)?;
-    println!("{}", listener.local_addr()?);
+    say::line(&listener.local_addr()?.to_string());
     loop {
         let (stream, peer) = listener.accept()?;
-        eprintln!("coordinator {peer}");
+        say::note(&format!("coordinator {peer}\n"));
         if let Err(error) = Wire::new(stream).and_then(|wire| serve(wire, planes, &start)) {
-            eprintln!("coordinator {peer}: {error}");
+            say::note(&format!("coordinator {peer}: {error}\n"));
         }
     }
 }

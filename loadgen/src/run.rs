@@ -21,6 +21,7 @@ use crate::remote::{self, Setup};
 use crate::report::{
     self, FORMAT, Latency, Machine, Outcome, Report, Step, Unfinished, files, table,
 };
+use crate::say;
 use crate::scenario::{Parameters, Scenario, Speak};
 use crate::slo::Standing;
 use crate::sources::Sources;
@@ -46,7 +47,7 @@ pub(crate) fn run(options: &Run) -> Result<Outcome, String> {
     let mut parameters = Parameters::of(options.scenario);
     options.overrides.clone().apply(&mut parameters);
     if options.print {
-        println!("{}", parameters.lines().join("\n"));
+        say::line(&parameters.lines().join("\n"));
         return Ok(Outcome::Passed);
     }
     let Some(folder) = &options.out else { return run_with(options, parameters) };
@@ -84,11 +85,11 @@ fn run_with(options: &Run, mut parameters: Parameters) -> Result<Outcome, String
         server.as_ref().filter(|server| options.workers.is_empty() && server.is_pinned)
         && let Some(warning) = pinning::overlap(&cpus, &server.cpus)
     {
-        eprintln!("uproar-loadgen: {warning}");
+        say::complain(&warning);
     }
     let is_root = KernelMemory::now().is_some();
     if server.is_some() && !is_root {
-        eprintln!("uproar-loadgen: memory is not measured, as only root may read /proc/slabinfo");
+        say::complain("memory is not measured, as only root may read /proc/slabinfo");
     }
     let setup = Setup {
         parameters: parameters.clone(),
@@ -200,11 +201,12 @@ fn run_with(options: &Run, mut parameters: Parameters) -> Result<Outcome, String
         parameters,
     };
     observer.end_progress();
-    println!("{}", table::summary(&report));
     if let Some(folder) = &options.out {
         files::write(folder, &report, &findings.histograms)
             .map_err(|error| format!("cannot write the report to {}: {error}", folder.display()))?;
     }
+    // After the files: nobody who stops reading loses the report of an hour.
+    say::line(&table::summary(&report));
     match report.aborted {
         Some(text) if could_not_begin => Err(text),
         _ => Ok(outcome),
@@ -378,15 +380,15 @@ pub(crate) fn floor(options: &FloorOptions) -> Result<bool, String> {
         pinning::pin(&others)?;
     }
     let floors = crate::floor::measure(receivers).map_err(|error| error.to_string())?;
-    println!("CPU a received comment, by how comments come:");
+    say::line("CPU a received comment, by how comments come:");
     for floor in &floors {
-        println!(
+        say::line(&format!(
             "  {:<9} epoll {:>5.2} us   loadgen {:>5.2} us   ratio {:.2}",
             floor.load.name(),
             floor.epoll_us,
             floor.loadgen_us,
             floor.ratio()
-        );
+        ));
     }
     // Comments that come alone leave the CPU idle; only the other loads can fill it.
     let fills = |floor: &&crate::floor::Floor| floor.load != crate::floor::Load::Alone;

@@ -188,9 +188,10 @@ fn drain() -> Command {
         )
         .after_help(
             "The node goes on running: /ready answers 503 at once, viewers are served for \
-             drain_delay_ms more and then closed over drain_spread_ms. SIGTERM does the same and \
-             ends the process. Exit code 0: done; 1: the node could not be reached, refused, or \
-             the drain was undone during --wait.",
+             drain_delay_ms more and then closed over drain_spread_ms, or longer where \
+             drain_closes_per_sec asks for it. SIGTERM does the same and ends the process. Exit code \
+             0: done; 1: the node could not be reached, refused, or --wait cannot see its end: the \
+             drain was undone, the node was restarted or is gone, a shard does not answer.",
         )
 }
 

@@ -43,7 +43,7 @@ pub(super) fn run(args: &ArgMatches) -> ExitCode {
     if args.get_flag("probe_rings") {
         let rings = Rings::probe(&Host::observe());
         let text = serde_json::to_string(&rings).expect("texts and numbers have a JSON form");
-        return finish(print_line(&text).map(|_| ()));
+        return finish(print_line(&text));
     }
     let mut tree = Tree::host();
     let mut host = Host::observe();
@@ -67,7 +67,7 @@ pub(super) fn run(args: &ArgMatches) -> ExitCode {
         target = target.holding(held);
     }
     if args.get_flag("sysctl") {
-        return finish(print_line(sysctl_file(&target).trim_end()).map(|_| ()));
+        return finish(print_line(sysctl_file(&target).trim_end()));
     }
     let rings = probe(user, &tree).unwrap_or_else(|| Rings::probe(&Host::observe()));
     let checks = examine(&target, &tree, &rings);
@@ -78,8 +78,8 @@ pub(super) fn run(args: &ArgMatches) -> ExitCode {
     };
     match print_line(&text) {
         Err(why) => finish(Err(why)),
-        Ok(_) if fits(&checks) => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::FAILURE,
+        Ok(()) if fits(&checks) => ExitCode::SUCCESS,
+        Ok(()) => ExitCode::FAILURE,
     }
 }
 

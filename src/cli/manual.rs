@@ -5,7 +5,8 @@ pub const MANUAL: &str = r#".SH SIGNALS
 .TP
 .B SIGTERM
 Drain and end: \fI/ready\fR answers 503 at once, viewers are served for \fBdrain_delay_ms\fR more and then closed
-over \fBdrain_spread_ms\fR; the process ends when nobody is left, at the latest after \fBdrain_deadline_ms\fR.
+over \fBdrain_spread_ms\fR, or longer where \fBdrain_closes_per_sec\fR asks for it; the process ends when nobody is left,
+at the latest after \fBdrain_deadline_ms\fR and as much as the closes take longer.
 .TP
 .B SIGINT
 The same without the delay for load balancers.
@@ -15,7 +16,7 @@ End at once.
 .TP
 .B SIGHUP
 Read the configuration again. What can change live does, all or nothing; what differs is logged. A file with
-a mistake changes nothing: \fBuproar_config_last_reload_successful\fR is then 0.
+a mistake changes nothing: \fBuproar_config_last_reload_successful\fR is then 0, and so it is until every shard has it.
 .TP
 .B SIGABRT
 From the watchdog of systemd, when a shard does not answer: a core dump says where it was stuck.

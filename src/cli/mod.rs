@@ -81,7 +81,7 @@ fn explain(why: &clap::Error) -> ExitCode {
     let has_colours = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
     let text = if has_colours { text.ansi().to_string() } else { text.to_string() };
     if is_help {
-        return finish(print_raw(text.trim_end()).map(|_| ()));
+        return finish(print_raw(text.trim_end()));
     }
     let _ = write_whole(io::stderr(), text.as_bytes());
     ExitCode::from(EXIT_USAGE)
@@ -142,19 +142,27 @@ fn finish(result: Result<(), Failure>) -> ExitCode {
     }
 }
 
-/// Writes a line, or several, to stdout, and waits for a slow reader; false when nobody reads it any more, which is a good end.
+/// Writes a line, or several, to stdout, and waits for a slow reader. When nobody reads it any more the process ends.
 /// What may come from elsewhere is shown and not obeyed.
-fn print_line(line: &str) -> Result<bool, Failure> {
+fn print_line(line: &str) -> Result<(), Failure> {
     print_raw(&terminal::lines(line))
 }
 
 /// The same as it is: for what was made here, to be obeyed.
-fn print_raw(line: &str) -> Result<bool, Failure> {
+fn print_raw(line: &str) -> Result<(), Failure> {
     match write_whole(io::stdout(), format!("{line}\n").as_bytes()) {
-        Ok(()) => Ok(true),
-        Err(why) if why.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Ok(()) => Ok(()),
+        Err(why) if why.kind() == io::ErrorKind::BrokenPipe => end_unread(),
         Err(why) => Err(Failure(format!("cannot write to stdout: {why}"))),
     }
+}
+
+/// Ends as whoever writes into a closed pipe ends, silently and by SIGPIPE: what was asked for has not been told, so
+/// it is no success, and a pipeline knows it from a failure.
+fn end_unread() -> ! {
+    // It returns only where the signal is blocked; a shell shows it as this exit code.
+    let _ = signal_hook::low_level::emulate_default_handler(signal_hook::consts::SIGPIPE);
+    std::process::exit(128 + signal_hook::consts::SIGPIPE)
 }
 
 fn required<'a>(args: &'a ArgMatches, name: &str) -> &'a str {

@@ -72,7 +72,7 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
     }
     let Posted { id, offset } = serde_json::from_slice(&body)
         .map_err(|why| Failure(format!("the answer is not uproar's ({why}); wrong --url?")))?;
-    print_line(&format!("{id} at offset {offset}")).map(|_| ())
+    print_line(&format!("{id} at offset {offset}"))
 }
 
 /// What a status other than success says.

@@ -80,14 +80,6 @@ enum Notice {
     Unknown,
 }
 
-/// How one connection ended.
-enum End {
-    /// Nobody reads stdout any more.
-    NoReader,
-    /// The connection is gone, for this reason.
-    Lost(String),
-}
-
 /// Why there was no connection.
 enum Refused {
     /// Trying again may help.
@@ -113,10 +105,8 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
         match tail.connect() {
             Ok(socket) => {
                 pause = PAUSE_MIN;
-                match tail.print(socket)? {
-                    End::NoReader => return Ok(()),
-                    End::Lost(why) => note(&format!("{why}; connecting again")),
-                }
+                let why = tail.print(socket)?;
+                note(&format!("{why}; connecting again"));
             }
             Err(Refused::Never(why)) => return Err(why),
             Err(Refused::Later(why)) if tail.position.is_none() => return Err(why),
@@ -159,29 +149,24 @@ impl Tail<'_> {
         }
     }
 
-    fn print(&mut self, mut socket: WebSocket<TcpStream>) -> Result<End, Failure> {
+    /// Prints what comes until the connection is lost, and says why it is.
+    fn print(&mut self, mut socket: WebSocket<TcpStream>) -> Result<String, Failure> {
         loop {
             match socket.read() {
-                Ok(Message::Text(frame)) => {
-                    if !self.frame(&frame)? {
-                        let _ = socket.close(None);
-                        let _ = socket.flush();
-                        return Ok(End::NoReader);
-                    }
-                }
+                Ok(Message::Text(frame)) => self.frame(&frame)?,
                 Ok(Message::Close(Some(close))) => {
                     let code = u16::from(close.code);
-                    return Ok(End::Lost(format!("closed with {code} {}", close.reason)));
+                    return Ok(format!("closed with {code} {}", close.reason));
                 }
                 Ok(_) => {}
-                Err(WsError::ConnectionClosed) => return Ok(End::Lost("closed".into())),
-                Err(why) => return Ok(End::Lost(format!("the connection broke: {why}"))),
+                Err(WsError::ConnectionClosed) => return Ok("closed".into()),
+                Err(why) => return Ok(format!("the connection broke: {why}")),
             }
         }
     }
 
-    /// Handles one frame; false when nobody reads stdout any more.
-    fn frame(&mut self, text: &str) -> Result<bool, Failure> {
+    /// Handles one frame.
+    fn frame(&mut self, text: &str) -> Result<(), Failure> {
         let frame: Frame = serde_json::from_str(text).map_err(|why| {
             Failure(format!("the node sent what is no frame ({why}): {text:.200}"))
         })?;
@@ -195,7 +180,7 @@ impl Tail<'_> {
                 } else {
                     terminal::line(&format!("{offset}  {author}: {comment}"))
                 };
-                return print_line(&line);
+                print_line(&line)?;
             }
             Frame::Notice(Notice::Gap { from, to }) => {
                 self.printed(to);
@@ -206,7 +191,7 @@ impl Tail<'_> {
             }
             Frame::Notice(Notice::Unknown) | Frame::Unknown => {}
         }
-        Ok(true)
+        Ok(())
     }
 
     fn welcome(&mut self, position: &str, recovered: bool) -> Result<(), Failure> {

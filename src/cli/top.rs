@@ -56,9 +56,7 @@ pub(super) fn run(args: &ArgMatches) -> Result<(), Failure> {
         let text = terminal::lines(text.trim_end());
         let clear = if is_drawn { CLEAR } else { "" };
         let keys_line = if keys.is_some() { format!("\n{KEYS}") } else { String::new() };
-        if !print_raw(&format!("{clear}{text}{keys_line}"))? {
-            return Ok(());
-        }
+        print_raw(&format!("{clear}{text}{keys_line}"))?;
         if looks > 0 {
             match keys.as_ref().map_or_else(|| rest(every), |keys| keys.within(every)) {
                 Key::None => {}

@@ -4,12 +4,15 @@ use std::process::Command;
 
 use super::Failure;
 use crate::control::Host;
+use crate::doctor::seconds;
 
 /// What a unit gives its process, where it says so.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Limits {
     descriptors_max: Option<u64>,
     cpus: Option<Vec<usize>>,
+    /// How long systemd waits for the end, in seconds, if nobody asks for more time.
+    pub(super) stop_seconds: Option<u64>,
 }
 
 impl Limits {
@@ -32,6 +35,7 @@ impl Limits {
         Self {
             descriptors_max: value("LimitNOFILE").map(|n| n.parse().unwrap_or(u64::MAX)),
             cpus: value("CPUAffinity").and_then(cpus),
+            stop_seconds: value("TimeoutStopUSec").and_then(seconds),
         }
     }
 }
@@ -48,7 +52,7 @@ fn cpus(list: &str) -> Option<Vec<usize>> {
 
 /// The limits of a unit.
 pub(super) fn limits(unit: &str) -> Result<Limits, Failure> {
-    let args = ["show", "--property=LoadState,LimitNOFILE,CPUAffinity", "--", unit];
+    let args = ["show", "--property=LoadState,LimitNOFILE,CPUAffinity,TimeoutStopUSec", "--", unit];
     let output = Command::new("systemctl").args(args).output();
     let output =
         output.map_err(|why| Failure(format!("--unit: systemctl cannot be run: {why}")))?;
@@ -69,7 +73,9 @@ mod tests {
 
     #[test]
     fn what_systemd_shows_is_what_a_layout_gets() {
-        let text = "LoadState=loaded\nLimitNOFILE=65536\nCPUAffinity=1-2 5\n";
+        let text =
+            "LoadState=loaded\nLimitNOFILE=65536\nCPUAffinity=1-2 5\nTimeoutStopUSec=1min 15s\n";
+        assert_eq!(Limits::read(text).stop_seconds, Some(75));
         let host = Host { cpus: (0..4).collect(), name: "n".into(), descriptors_max: 1_024 };
         let seen = Limits::read(text).of(host.clone());
         assert_eq!((seen.cpus, seen.descriptors_max), (vec![1, 2], 65_536));

@@ -111,6 +111,9 @@ pub(super) fn warnings(loaded: &Loaded) -> Vec<String> {
     if server.stall_after_ms > 0 {
         warnings.push("stall_after_ms is on: shard 0 of this node will stop turning".into());
     }
+    if server.panic_after_ms > 0 {
+        warnings.push("panic_after_ms is on: shard 0 of this node will crash".into());
+    }
     if server.conformance_echo {
         warnings.push("conformance_echo is on: this node echoes and serves no events".into());
     }

@@ -9,12 +9,14 @@
 //! syntax.rs               what is wrong with a line that is no TOML
 //! setting.rs, value.rs    text <-> value    sources.rs  who wins, and where it came from
 //! check.rs                rules across rows document.rs `config default` and `config show`
+//! drains.rs               how long a drain takes
 //! ```
 //!
 //! Not here: what depends on the host, such as the CPUs behind `auto` (`control::plan`).
 
 mod check;
 mod document;
+mod drains;
 mod file;
 mod limits;
 mod server;

@@ -121,11 +121,19 @@ server_settings! {
         drain_spread_ms: u32 = "5000",
             Kind::Number { unit: "ms", min: 0, max: 3_600_000 }, Live,
             "After that delay, connections are told when they will be closed, and are closed \
-             evenly over this time, so that reconnects do not hit the other nodes at once.";
+             evenly over this time, so that reconnects do not hit the other nodes at once; over more \
+             where drain_closes_per_sec asks for it.";
+        drain_closes_per_sec: u32 = "1000",
+            Kind::NumberOrZero { unit: "closes/s", min: 1, max: 1_000_000 }, Live,
+            "The most connections that a drain closes in a second. With more connections than fit \
+             into drain_spread_ms at that rate, closes take as long as they need (55,000 at 1000 a \
+             second: 56 s), and the deadline is as much later: the service manager has to be as \
+             patient. 0 is no limit.";
         drain_deadline_ms: u32 = "10000",
             Kind::Number { unit: "ms", min: 100, max: 7_200_000 }, Live,
             "The process ends this long after SIGTERM even if connections are left: at least \
-             drain_delay_ms and drain_spread_ms together, and time for peers to answer a close.";
+             drain_delay_ms and drain_spread_ms together, and time for peers to answer a close. It is as \
+             much later as drain_closes_per_sec makes the closes take longer than drain_spread_ms.";
     }
     "Logs" {
         log_level: LevelFilter = "info",
@@ -138,6 +146,9 @@ server_settings! {
         stall_after_ms: u32 = "0",
             Kind::Number { unit: "ms", min: 0, max: 3_600_000 }, Restart, hidden true,
             "Test only: shard 0 stops turning this long after it started. 0 is never.";
+        panic_after_ms: u32 = "0",
+            Kind::Number { unit: "ms", min: 0, max: 3_600_000 }, Restart, hidden true,
+            "Test only: shard 0 crashes this long after it started. 0 is never.";
         conformance_echo: bool = "false", Kind::Switch, Restart, hidden true,
             "Test only: answer every message with itself instead of joining a room.";
     }

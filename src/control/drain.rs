@@ -3,8 +3,12 @@
 //!
 //! ```text
 //! order ── /ready 503, still serving and admitting ──► closes begin ── spread ──► nobody left
-//!          waiting (drain_delay_ms)                    closing (drain_spread_ms)  drained
+//!          waiting (drain_delay_ms)                    closing (the spread)       drained
 //! ```
+//!
+//! The spread is `drain_spread_ms`, or what `drain_closes_per_sec` needs for the connections there are
+//! (`config::drains`). Every shard spreads its own over all of it, so together they keep the rate. A shard that
+//! misses an order hears of it again (`wanted`).
 //!
 //! A drain that the admin port ordered stops there and can be undone; one that a signal ordered
 //! takes over whatever drain is under way, and the process ends after it or at its deadline.
@@ -13,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 use uproar_engine::control::Request;
 use uproar_engine::report::Report;
@@ -30,6 +34,9 @@ const PROGRESS: Duration = Duration::from_secs(1);
 /// How much more time each progress notice asks the service manager for.
 const EXTENSION: Duration = Duration::from_secs(10);
 
+/// How much later than its plan a drain may be before it is said to be.
+const SLACK: Duration = Duration::from_secs(2);
+
 /// How long the last who were accepted may take to say what they want.
 const SETTLE: Duration = Duration::from_millis(500);
 /// How often they are looked for.
@@ -44,8 +51,36 @@ pub(super) struct Drain {
     since: Instant,
     /// When the closes begin, or began.
     closes_at: Instant,
-    /// Connections when the closes began; none before.
-    connections_at_start: Option<u64>,
+    /// The closes, once they have begun.
+    pub(super) closes: Option<Closes>,
+}
+
+/// The closes of a drain, which go on when a signal takes the drain over.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Closes {
+    /// As which drain the shards know it.
+    pub(super) number: u64,
+    /// Over how long they are spread.
+    pub(super) spread_ms: u32,
+    began: Instant,
+    /// Connections then.
+    connections: u64,
+}
+
+impl Closes {
+    /// What the shards are told.
+    pub(super) fn request(&self) -> Request {
+        Request::Drain { number: self.number, spread_ms: self.spread_ms }
+    }
+
+    fn spread(&self) -> Duration {
+        Duration::from_millis(self.spread_ms.into())
+    }
+
+    /// Whether the last one should be gone: told, closed, and heard to its end.
+    fn is_overdue(&self, close_ms_max: u32) -> bool {
+        self.began.elapsed() > self.spread() + Duration::from_millis(close_ms_max.into()) + SLACK
+    }
 }
 
 /// How far a drain is.
@@ -98,7 +133,7 @@ impl Left {
 impl Drain {
     /// How far it is, with this many connections left; `None` is not known.
     pub(super) fn phase(&self, left: Option<u64>) -> Phase {
-        match (self.connections_at_start, left) {
+        match (self.closes, left) {
             (None, _) => Phase::Waiting,
             (Some(_), Some(0)) => Phase::Drained,
             (Some(_), _) => Phase::Closing,
@@ -112,14 +147,14 @@ impl Drain {
 
     /// The share of its connections that is gone, in thousandths; 0 while it waits.
     pub(super) fn gone_permille(&self, left: u64) -> u64 {
-        let Some(of) = self.connections_at_start.map(|of| of.max(left)) else { return 0 };
+        let Some(of) = self.closes.map(|closes| closes.connections.max(left)) else { return 0 };
         ((of - left) * 1_000).checked_div(of).unwrap_or(1_000)
     }
 
     /// One line for people.
     fn sentence(&self, left: &Left) -> String {
         let Left { connections, silent } = left;
-        let known = match self.connections_at_start {
+        let known = match self.closes {
             None => {
                 let wait = self.closes_at.saturating_duration_since(Instant::now());
                 let seconds = wait.as_millis().div_ceil(1_000);
@@ -129,8 +164,14 @@ impl Drain {
             Some(_) if !silent.is_empty() => {
                 format!("draining, {connections} connections known to be left")
             }
-            Some(of) => {
-                format!("draining, {connections} of {} connections left", of.max(*connections))
+            Some(closes) => {
+                let of = closes.connections.max(*connections);
+                let rest = closes.spread().saturating_sub(closes.began.elapsed());
+                let last = match rest.as_millis().div_ceil(1_000) {
+                    0 => "all are told to go".to_owned(),
+                    seconds => format!("the last is closed in {seconds} s"),
+                };
+                format!("draining, {connections} of {of} connections left, {last}")
             }
         };
         if silent.is_empty() { known } else { format!("{known}, and {}", silence(silent)) }
@@ -142,13 +183,25 @@ pub(super) async fn json(node: &Node) -> Value {
     let left = left(node).await;
     let Some(drain) = node.drain() else {
         let status = format!("not draining; {}", node.readiness.sentence());
-        return json!({ "draining": false, "connections": left.all(), "status": status });
+        return json!({
+            "draining": false,
+            "incarnation": node.incarnation,
+            "connections": left.all(),
+            "silent": left.silent,
+            "status": status,
+        });
     };
+    let close_ms_max = node.limits().close_ms_max;
     json!({
         "draining": true,
+        "incarnation": node.incarnation,
         "phase": drain.phase(left.all()).word(),
         "connections": left.all(),
-        "connections_at_start": drain.connections_at_start,
+        "connections_known": left.connections,
+        "connections_at_start": drain.closes.map(|closes| closes.connections),
+        "silent": left.silent,
+        "spread_ms": drain.closes.map(|closes| closes.spread_ms),
+        "overdue": drain.closes.is_some_and(|closes| closes.is_overdue(close_ms_max)),
         "seconds": drain.age().as_secs(),
         "closes_in_ms": drain.closes_at.saturating_duration_since(Instant::now()).as_millis() as u64,
         "status": drain.sentence(&left),
@@ -194,9 +247,8 @@ pub(super) async fn undo(node: &Node) -> Undone {
 /// Drains until nobody is left or the deadline is over; who is left is returned.
 /// `delay_ms` is for load balancers, and for a drain under way it has run since its beginning.
 pub(super) async fn until_empty(node: &Node, delay_ms: u32) -> Left {
-    let deadline_ms = node.loaded().config.server.drain_deadline_ms;
-    let deadline = Instant::now() + Duration::from_millis(deadline_ms.into());
     systemd::stopping(EXTENSION);
+    let began = Instant::now();
     let drain = start(node, delay_ms);
     let tell = |status: &str| systemd::draining(status, EXTENSION);
     let drained = async {
@@ -204,10 +256,24 @@ pub(super) async fn until_empty(node: &Node, delay_ms: u32) -> Left {
         until_accepted_none(node).await;
     };
     // A stuck shard must not stretch the deadline, so every wait on the shards ends with it.
-    if timeout_at(deadline, drained).await.is_ok() {
-        return Left::default();
+    tokio::select! {
+        () = drained => Left::default(),
+        () = until_deadline(node, began) => Left::of(&node.reports_within(POLL).await),
     }
-    Left::of(&node.reports_within(POLL).await)
+}
+
+/// Waits for the deadline, which moves while connections come during the wait for load balancers.
+async fn until_deadline(node: &Node, began: Instant) {
+    loop {
+        let closing = node.drain().and_then(|drain| drain.closes);
+        let connections = closing.map_or(node.connections_seen(), |closes| closes.connections);
+        let deadline_ms = node.loaded().config.server.deadline_ms(connections);
+        let deadline = began + Duration::from_millis(deadline_ms);
+        if Instant::now() >= deadline {
+            return;
+        }
+        sleep_until(deadline.min(Instant::now() + POLL)).await;
+    }
 }
 
 /// Ends the accepts and waits, for a moment, until those who came last have got their answer: a connection
@@ -233,7 +299,7 @@ fn start(node: &Node, delay_ms: u32) -> Drain {
     let now = Instant::now();
     let delay = Duration::from_millis(delay_ms.into());
     let number = node.next_drain_number();
-    let fresh = Drain { number, since: now, closes_at: now + delay, connections_at_start: None };
+    let fresh = Drain { number, since: now, closes_at: now + delay, closes: None };
     let drain = node.drain().map_or(fresh, |before| Drain {
         number,
         closes_at: before.closes_at.min(before.since + delay),
@@ -248,9 +314,9 @@ async fn attend(node: &Node, number: u64, tell: impl Fn(&str)) {
     let current = || node.drain().filter(|drain| drain.number == number);
     let mut progress = Instant::now();
     while let Some(drain) = current() {
-        let is_waiting = drain.connections_at_start.is_none();
+        let is_waiting = drain.closes.is_none();
         if is_waiting && Instant::now() >= drain.closes_at {
-            begin_closes(node, drain).await;
+            begin_closes(node, number).await;
             continue;
         }
         // The wait costs the shards no question: the poll of once a second is good enough.
@@ -273,22 +339,27 @@ async fn attend(node: &Node, number: u64, tell: impl Fn(&str)) {
     }
 }
 
-/// Tells every shard to refuse upgrades and close everyone over the configured time.
-async fn begin_closes(node: &Node, drain: Drain) {
-    let connections_at_start = Some(node.connections_seen());
-    node.set_drain(Some(Drain { connections_at_start, ..drain }));
+/// Tells every shard to refuse upgrades and close everyone, over as long as it takes.
+async fn begin_closes(node: &Node, number: u64) {
+    // Those that the last poll has not seen count as well. A silent shard has what it had then.
+    node.note_connections(&node.reports_within(POLL).await);
+    let connections = node.connections_seen();
+    let Some(drain) = node.drain().filter(|drain| drain.number == number) else { return };
+    let spread_ms = node.loaded().config.server.spread_ms(connections);
+    let closes = Closes { number, spread_ms, began: Instant::now(), connections };
+    node.set_drain(Some(Drain { closes: Some(closes), ..drain }));
+    info!(connections, spread_ms, "closing {connections} connections over {spread_ms} ms");
     if node.sockets().holder != Holder::Nobody && node.readiness.is_ending() {
         // The next process takes whoever comes from now on; this one would only refuse them.
         node.end_accepting();
     }
-    let spread_ms = node.loaded().config.server.drain_spread_ms;
-    complain(&node.ask_all(|| Request::Drain { spread_ms }).await, "drain");
+    complain(&node.ask_all(|| closes.request()).await, "drain");
 }
 
 fn complain<T>(answers: &[Result<T, NoAnswer>], what: &str) {
     for (shard, answer) in answers.iter().enumerate() {
         if let Err(why) = answer {
-            warn!(shard, %why, "a shard could not be told to {what}");
+            warn!(shard, %why, "a shard could not be told to {what}; it is told again when it answers");
         }
     }
 }
@@ -311,11 +382,12 @@ mod tests {
     #[test]
     fn progress_counts_what_is_gone_of_what_there_was() {
         let now = Instant::now();
-        let drain = |connections_at_start| Drain {
+        let closes = |connections| Closes { number: 0, spread_ms: 60_000, began: now, connections };
+        let drain = |connections: Option<u64>| Drain {
             number: 0,
             since: now,
             closes_at: now,
-            connections_at_start,
+            closes: connections.map(closes),
         };
         let left = |connections| Left { connections, silent: Vec::new() };
         let waiting = drain(None);
@@ -325,7 +397,10 @@ mod tests {
         assert_eq!([80, 20, 0].map(|left| closing.gone_permille(left)), [0, 750, 1_000]);
         // The count of the beginning may be a second old.
         assert_eq!(closing.gone_permille(90), 0);
-        assert_eq!(closing.sentence(&left(90)), "draining, 90 of 90 connections left");
+        assert_eq!(
+            closing.sentence(&left(90)),
+            "draining, 90 of 90 connections left, the last is closed in 60 s"
+        );
         assert_eq!(
             closing.sentence(&Left { connections: 7, silent: vec![1] }),
             "draining, 7 connections known to be left, and shard 1 does not answer"

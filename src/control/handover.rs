@@ -31,7 +31,7 @@ use tracing::debug;
 use uproar_engine::address::Address;
 use uproar_engine::http::{Rejection, split_target};
 
-use super::lingering;
+use super::node::Node;
 use super::places::{Places, Seated};
 use crate::link::Handover;
 
@@ -56,8 +56,8 @@ pub(super) struct Port {
     pub(super) connections_max: usize,
     /// Those beyond, answered 503.
     pub(super) refused: Arc<AtomicU64>,
-    /// Those that gave up their places to another address.
-    pub(super) evicted: Arc<AtomicU64>,
+    /// Counts those that gave up their places to another address, and hears peers to their end.
+    pub(super) node: Arc<Node>,
 }
 
 /// Serves sockets as the shards hand them over, until no shard is left to send any.
@@ -80,26 +80,27 @@ pub(super) async fn serve(mut handovers: mpsc::Receiver<Handover>, port: Port) {
         let mut place = match places.take(address) {
             Seated::Free(place) => place,
             Seated::InsteadOf(place) => {
-                port.evicted.fetch_add(1, Ordering::Relaxed);
+                port.node.http_evicted.fetch_add(1, Ordering::Relaxed);
                 place
             }
             Seated::Full => {
                 port.refused.fetch_add(1, Ordering::Relaxed);
                 // Overload: whoever cannot take this at once gets the close alone.
-                if let (Ok(stream), Some(place)) = (refuse(handover), lingering::place()) {
+                let node = Arc::clone(&port.node);
+                if let (Ok(stream), Some(place)) = (refuse(handover), node.lingering.place()) {
                     here.spawn(async move {
-                        lingering::linger(stream).await;
+                        node.lingering.linger(stream, &node.limits()).await;
                         drop(place);
                     });
                 }
                 continue;
             }
         };
-        let router = port.router.clone();
+        let (router, node) = (port.router.clone(), Arc::clone(&port.node));
         runtime.spawn(async move {
             let peer = handover.peer;
             let served = tokio::select! {
-                served = serve_one(handover, router) => served,
+                served = serve_one(handover, router, &node) => served,
                 () = place.evicted() => Err(ServeError::Evicted),
             };
             if let Err(why) = served {
@@ -128,7 +129,7 @@ fn refuse(Handover { mut stream, read, .. }: Handover) -> io::Result<TcpStream> 
     TcpStream::from_std(stream)
 }
 
-async fn serve_one(handover: Handover, router: Router) -> Result<(), ServeError> {
+async fn serve_one(handover: Handover, router: Router, node: &Node) -> Result<(), ServeError> {
     handover.stream.set_nonblocking(true)?;
     let stream = TcpStream::from_std(handover.stream)?;
     let (replay, stream) = Replay::new(handover.read, stream);
@@ -150,7 +151,7 @@ async fn serve_one(handover: Handover, router: Router) -> Result<(), ServeError>
     let answered = timeout(REQUEST_TIMEOUT, connection).await.map_err(|_| ServeError::Slow)?;
     // Also a request that cannot be understood has had its answer.
     if let Ok(stream) = stream.await {
-        lingering::linger(stream).await;
+        node.lingering.linger(stream, &node.limits()).await;
     }
     Ok(answered?)
 }

@@ -8,7 +8,7 @@
 //! start   serve -> host, layout, bind (activation, keeping), logging -> run
 //! HTTP    handover -> sound -> public, health, answer      admin -> metrics, hot, drain
 //! REST    background (a thread of less weight), places, pages, answer_bytes
-//! while it runs   node (the shards' ports), readiness, reload, drain, systemd, trouble
+//! while it runs   node (the shards' ports), readiness, reload, drain, wanted, systemd, trouble
 //! ```
 //!
 //! Not here: sockets of viewers (`shard`), rules about comments (the engine).
@@ -41,6 +41,7 @@ mod serve;
 mod sound;
 mod systemd;
 mod trouble;
+mod wanted;
 
 pub use activation::ActivationError;
 pub use bind::{BindError, Bound, Holder, Sockets, bind};

@@ -19,7 +19,7 @@ use super::logging::LogLevel;
 use super::node::{ANSWER_MS_MAX, Node};
 use super::readiness::{State, silence};
 use super::trouble::Trouble;
-use super::{admin, drain, handover, public, reload, systemd};
+use super::{admin, drain, handover, public, reload, systemd, wanted};
 use crate::config::Sources;
 use crate::link::Handover;
 
@@ -81,13 +81,16 @@ impl ControlPlane {
     /// When the runtime, the signal handlers or the admin port cannot be set up.
     pub fn run(self) -> std::io::Result<Ended> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(self.serve())
+        let ended = runtime.block_on(self.serve());
+        // A read of a disk that hangs is not waited for.
+        runtime.shutdown_background();
+        ended
     }
 
     async fn serve(self) -> std::io::Result<Ended> {
         let Self { node, admin, handovers, sources, log } = self;
         let mut end = EndSignals::new()?;
-        let mut hangup = signal(SignalKind::hangup())?;
+        let hangup = signal(SignalKind::hangup())?;
         let http_connections_max = node.loaded().config.server.http_connections_max as usize;
         let router = public::router(Arc::clone(&node));
         let background = Background::start()?;
@@ -96,49 +99,46 @@ impl ControlPlane {
             runtime: background.handle(),
             connections_max: http_connections_max,
             refused: Arc::clone(&node.http_refused),
-            evicted: Arc::clone(&node.http_evicted),
+            node: Arc::clone(&node),
         };
-        tokio::spawn(handover::serve(handovers, public));
-        background.handle().spawn(sweep(Arc::clone(&node)));
+        tokio::spawn(for_ever("the public port", handover::serve(handovers, public)));
+        background.handle().spawn(for_ever("the sweep of pages", sweep(Arc::clone(&node))));
         if let Some(admin) = admin {
             admin.set_nonblocking(true)?;
             let admin = tokio::net::TcpListener::from_std(admin)?;
             let (sender, accepted) = mpsc::channel(1);
             let router = admin::router(Arc::clone(&node));
-            tokio::spawn(admin::accept(admin, sender));
+            tokio::spawn(for_ever("the accepts of the admin port", admin::accept(admin, sender)));
             let port = handover::Port {
                 router,
                 runtime: Handle::current(),
                 connections_max: admin::CONNECTIONS_MAX,
                 refused: Arc::clone(&node.admin_refused),
-                evicted: Arc::clone(&node.http_evicted),
+                node: Arc::clone(&node),
             };
-            tokio::spawn(handover::serve(accepted, port));
+            tokio::spawn(for_ever("the admin port", handover::serve(accepted, port)));
         }
-        tokio::spawn(watch(Arc::clone(&node)));
+        tokio::spawn(for_ever("the watch over the shards", watch(Arc::clone(&node))));
         node.readiness.start();
         systemd::ready("ready");
         info!("ready");
 
-        let signal = loop {
-            tokio::select! {
-                signal = end.next() => break signal,
-                _ = hangup.recv() => {
-                    systemd::reloading();
-                    reload::reload(&node, &sources, &log).await;
-                    systemd::ready(&status(&node));
-                }
-            }
-        };
+        let reloads = reload::reload_on(hangup, Arc::clone(&node), sources, log);
+        let reloads = tokio::spawn(for_ever("the wait for SIGHUP", reloads));
+        let signal = end.next().await;
+        // A node that ends takes no new configuration, and is not READY again.
+        reloads.abort();
         node.readiness.end();
         let server = &node.loaded().config.server;
+        let connections = node.connections_seen();
         // Whoever types Ctrl-C waits for it, and no load balancer knows of the node.
         let delay_ms = if signal == INTERRUPT { 0 } else { server.drain_delay_ms };
         info!(
             signal,
             delay_ms,
-            spread_ms = server.drain_spread_ms,
-            deadline_ms = server.drain_deadline_ms,
+            connections,
+            spread_ms = server.spread_ms(connections),
+            deadline_ms = server.deadline_ms(connections),
             "draining; a second signal ends the process at once"
         );
         if node.sockets().holder == Holder::SocketUnit {
@@ -172,14 +172,11 @@ impl ControlPlane {
     }
 }
 
-/// What the service manager shows of a node, besides numbers.
-fn status(node: &Node) -> String {
-    let state = node.readiness.state();
-    match (state, node.reloads.is_last_refused()) {
-        (_, false) => state.code().to_owned(),
-        (State::Ready, true) => "ready, but the last reload was refused".to_owned(),
-        (_, true) => format!("{}, and the last reload was refused", state.code()),
-    }
+/// Runs a part of the control plane that never ends. A bug that ends one all the same must be seen: a node whose
+/// admin port is gone, or that watches nobody, looks well from outside.
+async fn for_ever(what: &'static str, part: impl Future<Output = ()>) {
+    part.await;
+    panic!("{what} has ended, and a node does not go on without it");
 }
 
 /// Lets go of pages that nobody asks for.
@@ -206,6 +203,8 @@ async fn watch(node: Arc<Node>) {
             warn!("{line}");
         }
         let reports = node.reports().await;
+        node.note_connections(&reports);
+        wanted::tell_again(&node, &reports);
         for (heard_at, report) in heard_at.iter_mut().zip(&reports) {
             if report.is_some() {
                 *heard_at = Instant::now();
@@ -235,8 +234,7 @@ async fn watch(node: Arc<Node>) {
         if let Some(line) = trouble.line(Instant::now(), &present) {
             info!("{line}");
         }
-        let connections: u64 = reports.iter().flatten().map(|r| r.connections).sum();
-        node.set_connections_seen(connections);
+        let connections = node.connections_seen();
         let rooms: u64 = reports.iter().flatten().map(|r| r.rooms).sum();
         let was = node.readiness.state();
         let places: u64 = reports.iter().flatten().map(|r| r.places).sum();
@@ -248,8 +246,8 @@ async fn watch(node: Arc<Node>) {
             _ => {}
         }
         if state != State::Draining {
-            let sep = if node.reloads.is_last_refused() { ";" } else { "," };
-            let status = status(&node);
+            let sep = if node.reloads.trouble().is_some() { ";" } else { "," };
+            let status = node.status();
             systemd::status(&format!("{status}{sep} {connections} connections, {rooms} rooms"));
         }
     }

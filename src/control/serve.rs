@@ -73,6 +73,7 @@ pub fn serve(sources: Sources) -> Result<Ended, StartError> {
         limits: loaded.config.limits.clone(),
         mesh_messages_max: loaded.config.server.mesh_messages_max as usize,
         stall_after_ms: loaded.config.server.stall_after_ms,
+        panic_after_ms: loaded.config.server.panic_after_ms,
         conformance_echo: loaded.config.server.conformance_echo,
     };
     let shards = shard::launch(plan, sender)?;

@@ -7,7 +7,7 @@
 //! ```text
 //! target.rs, needs.rs   what the configuration asks of a host
 //! tree.rs, listening.rs   /proc and /sys
-//! kernel.rs, limits.rs, network.rs, processors.rs   the checks
+//! kernel.rs, limits.rs, network.rs, processors.rs, stopping.rs   the checks
 //! check.rs, table.rs    a row, and how rows are printed
 //! ```
 
@@ -18,6 +18,7 @@ mod listening;
 mod needs;
 mod network;
 mod processors;
+mod stopping;
 mod table;
 mod target;
 mod tree;
@@ -25,6 +26,7 @@ mod tree;
 pub use check::{Check, Verdict};
 pub use kernel::{RingFeature, Rings};
 pub use needs::{Sysctl, descriptors, memlock_bytes, memory_bytes, ring_bytes, sysctls};
+pub(crate) use stopping::seconds;
 pub use table::{human, json, sysctl_file};
 pub use target::{Held, Target};
 pub use tree::{Groups, Tree};
@@ -36,6 +38,7 @@ pub fn examine(target: &Target, tree: &Tree, rings: &Rings) -> Vec<Check> {
     checks.extend(limits::checks(target, tree));
     checks.extend(network::checks(target, tree));
     checks.extend(processors::checks(target, tree));
+    checks.push(stopping::check(target, tree));
     checks
 }
 

@@ -33,6 +33,8 @@ pub struct Target {
     pub http_connections: u64,
     /// All logs together.
     pub log_bytes: u64,
+    /// From SIGTERM to the end of a full node, at the latest, in milliseconds.
+    pub deadline_ms: u64,
     /// Where viewers connect.
     pub listen: SocketAddr,
     /// Where the configuration says they do.
@@ -70,6 +72,7 @@ impl Target {
             send_buffer_bytes: server.send_buffer_bytes.into(),
             http_connections: server.http_connections_max.into(),
             log_bytes: limits.log_bytes_max,
+            deadline_ms: server.deadline_ms(connections),
             listen: server.listen,
             listen_configured: server.listen,
             listen_unseen: None,

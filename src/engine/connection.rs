@@ -170,7 +170,7 @@ pub struct Connection {
     /// While it is blocked, since when the kernel takes no more bytes for it; else when bytes of its own last
     /// went out whole.
     pub socket_tick: u32,
-    /// When the drain closes it.
+    /// When the drain that told it last closes it: see `draining`. 0: none has told it.
     pub drain_tick: u32,
     /// Where it comes from, once it is live: [`crate::address::Address::digest`].
     pub address: u32,

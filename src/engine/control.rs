@@ -42,15 +42,22 @@ pub enum Request {
         /// How many rooms a list may have.
         limit: usize,
     },
-    /// Stop admitting; close every connection, spread over `spread_ms`.
+    /// Stop admitting; close every connection, spread over `spread_ms`. Asking again changes nothing.
     Drain {
+        /// Which of the node's drains; with another number it begins anew.
+        number: u64,
         /// Over how long the closes are spread, in milliseconds.
         spread_ms: u32,
     },
     /// Admit again; connections not closed yet stay.
     Undrain,
     /// Use these limits from now on.
-    Reload(Box<Limits>),
+    Reload {
+        /// Which of the node's limits these are, as the report says it.
+        generation: u64,
+        /// The limits.
+        limits: Box<Limits>,
+    },
 }
 
 /// The answer to a [`Request`].

@@ -466,8 +466,10 @@ pub struct Report {
     pub pause_permille: u64,
     /// Bytes of user memory the engine holds for connections (tables and queues, not logs).
     pub connection_bytes: u64,
-    /// Whether the shard is draining.
-    pub is_draining: bool,
+    /// The drain under way.
+    pub drain: Option<u64>,
+    /// Which of the node's limits are in effect.
+    pub limits_generation: u64,
     /// The shell's part.
     pub shell: Shell,
 }

@@ -366,6 +366,7 @@ fn shard_over(double: Double) -> (Driver<Double>, mpsc::Receiver<Handover>) {
         node_name: "double".to_owned(),
         limits,
         stalls_after: None,
+        panics_after: None,
         conformance_echo: false,
         slots_per_ring: 60,
         listeners: vec![TcpListener::bind("127.0.0.1:0").expect("a port")],

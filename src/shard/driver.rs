@@ -43,6 +43,8 @@ pub(super) struct Start {
     pub(super) limits: Limits,
     /// For tests: stop turning after this time.
     pub(super) stalls_after: Option<Duration>,
+    /// For tests: crash after this time.
+    pub(super) panics_after: Option<Duration>,
     pub(super) conformance_echo: bool,
     pub(super) slots_per_ring: u32,
     pub(super) listeners: Vec<TcpListener>,
@@ -88,6 +90,8 @@ pub(super) struct Driver<K: Kernel = Ring> {
     turned: (u64, u64),
     /// For tests: when the shard stops turning; `u64::MAX`: never.
     stall_us: u64,
+    /// For tests: when the shard crashes; `u64::MAX`: never.
+    panic_us: u64,
     next_tick_us: u64,
     /// When the earliest timer in flight fires; `u64::MAX`: there is none.
     timer_us: u64,
@@ -102,6 +106,9 @@ impl<K: Kernel> Driver<K> {
     ) -> Self {
         let now = clocks(start.started);
         let counts_addresses = start.limits.connections_per_address_max > 0;
+        let instant = |after: Option<Duration>| {
+            after.map_or(u64::MAX, |after| now.mono_us + after.as_micros() as u64)
+        };
         let setup = Setup {
             shard: start.shard as u32,
             shards: neighbours.len() as u32,
@@ -137,9 +144,8 @@ impl<K: Kernel> Driver<K> {
             started: start.started,
             slept_us: 0,
             turned: (now.mono_us, 0),
-            stall_us: start
-                .stalls_after
-                .map_or(u64::MAX, |after| now.mono_us + after.as_micros() as u64),
+            stall_us: instant(start.stalls_after),
+            panic_us: instant(start.panics_after),
             next_tick_us: now.mono_us,
             timer_us: u64::MAX,
         }
@@ -237,6 +243,7 @@ impl<K: Kernel> Driver<K> {
                 std::thread::park();
             }
         }
+        assert!(now.mono_us < self.panic_us, "shard {} was told to crash", self.shard);
         self.next_tick_us = (now.mono_us / TICK_US + 1) * TICK_US;
         self.sockets.look_after_closing();
         let spent = Spent { slept_us: self.slept_us, input_us: self.shell.input_us };

@@ -163,7 +163,7 @@ impl<K: Kernel> Driver<K> {
             let Some(Job { request, reply }) = self.jobs.pop() else { break };
             has_worked = true;
             // A cap that a reload sets counts those who come from then on.
-            if let Request::Reload(limits) = &request {
+            if let Request::Reload { limits, .. } = &request {
                 self.counts_addresses = limits.connections_per_address_max > 0;
             }
             let mut answer = self.engine.control(now, request);

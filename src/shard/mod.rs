@@ -86,6 +86,8 @@ pub struct Plan {
     pub mesh_messages_max: usize,
     /// For tests: shard 0 stops turning this long after it started, in milliseconds; 0: never.
     pub stall_after_ms: u32,
+    /// For tests: shard 0 crashes this long after it started, in milliseconds; 0: never.
+    pub panic_after_ms: u32,
     /// Answer every message with itself instead of joining a room: the conformance suite's path.
     pub conformance_echo: bool,
 }
@@ -172,8 +174,8 @@ pub fn launch(plan: Plan, handovers: mpsc::Sender<Handover>) -> Result<Shards, L
             cpu: plan.cpus[shard],
             node_name: plan.node.clone(),
             limits: plan.limits.clone(),
-            stalls_after: (shard == 0 && plan.stall_after_ms > 0)
-                .then(|| Duration::from_millis(plan.stall_after_ms.into())),
+            stalls_after: after(shard, plan.stall_after_ms),
+            panics_after: after(shard, plan.panic_after_ms),
             conformance_echo: plan.conformance_echo,
             slots_per_ring: plan.slots_per_ring,
             listeners,
@@ -211,6 +213,11 @@ pub fn launch(plan: Plan, handovers: mpsc::Sender<Handover>) -> Result<Shards, L
     }
     introduce(made, plan.slots_per_ring, &plan.cpus)?;
     Ok(Shards { ports })
+}
+
+/// When shard 0 does what a test wants of it.
+fn after(shard: usize, ms: u32) -> Option<Duration> {
+    (shard == 0 && ms > 0).then(|| Duration::from_millis(ms.into()))
 }
 
 type Addresses = Vec<RingAddress>;

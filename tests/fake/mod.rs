@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use uproar::config::{Loaded, Sources};
 use uproar::control::{ControlPlane, Ended, Host, Layout, LogLevel, Node};
 use uproar::link::{HANDOVERS_MAX, Handover, ShardPort};
+use uproar_engine::control::Request;
 use uproar_engine::engine::{Engine, Setup};
 use uproar_engine::limits::Limits;
 use uproar_engine::time::Now;
@@ -73,6 +74,8 @@ pub(crate) struct TestNode {
     pub(crate) admin: SocketAddr,
     /// Stops shard 0 from answering.
     pub(crate) is_stuck: Arc<AtomicBool>,
+    /// The links to both shards.
+    pub(crate) ports: [ShardPort; 2],
     /// The control plane's thread.
     pub(crate) thread: thread::JoinHandle<Ended>,
 }
@@ -102,7 +105,7 @@ impl TestNode {
         let log = LogLevel::fixed();
         let plane = ControlPlane { node, admin: Some(admin), handovers, sources, log };
         let thread = thread::spawn(|| plane.run().expect("the control plane starts"));
-        let node = Self { public: public_addr, admin: admin_addr, is_stuck, thread };
+        let node = Self { public: public_addr, admin: admin_addr, is_stuck, ports, thread };
         until("the node is ready", || node.get_admin("/ready").status == 200);
         node
     }
@@ -115,6 +118,17 @@ impl TestNode {
     /// POST on the public port.
     pub(crate) fn post(&self, path: &str, body: &str) -> Answer {
         request(self.public, "POST", path, "", body)
+    }
+
+    /// Fills the queue of shard 0, which is stuck, so that it misses whatever it is told.
+    pub(crate) fn fill_queue(&self) {
+        assert!(self.is_stuck.load(Ordering::Relaxed));
+        while self.ports[0].ask(Request::Report).is_ok() {}
+    }
+
+    /// Whether the admin port shows a metric with this value.
+    pub(crate) fn has_metric(&self, line: &str) -> bool {
+        self.get_admin("/metrics").body.lines().any(|have| have == line)
     }
 
     /// GET on the admin port.

@@ -8,19 +8,20 @@ use std::path::Path;
 
 use super::{Report, Step, html, table};
 use crate::cli::Compare;
+use crate::say;
 use crate::slo::Standing;
 
 /// Prints the comparison; it judges nothing.
 pub(crate) fn run(options: &Compare) -> Result<(), String> {
     let (a, b) = (load(&options.a)?, load(&options.b)?);
     let comparison = Comparison::of(&a, &b);
-    println!("{}", comparison.text());
     if let Some(path) = &options.html {
         let names = [&options.a, &options.b].map(|path| path.display().to_string());
         let page = html::page(&[(&names[0], &a), (&names[1], &b)], Some(&comparison));
         fs::write(path, page)
             .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
     }
+    say::line(&comparison.text());
     Ok(())
 }
 

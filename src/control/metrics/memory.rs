@@ -12,7 +12,8 @@ use std::sync::OnceLock;
 
 use uproar_engine::report::Report;
 
-use super::exposition::{Family, Kind};
+use super::exposition::{Family, Kind, Number};
+use super::observed::Observed;
 use crate::control::node::Node;
 use crate::doctor::ring_bytes;
 
@@ -67,7 +68,7 @@ fn slab_size(slabinfo: &str, slab: &str) -> Option<u64> {
 }
 
 /// Bytes in buffers of the host's TCP sockets, and how many sockets that is.
-fn tcp_buffers(sockstat: &str) -> Option<(u64, u64)> {
+pub(super) fn tcp_buffers(sockstat: &str) -> Option<(u64, u64)> {
     let line = sockstat.lines().find_map(|line| line.strip_prefix("TCP:"))?;
     let fields: Vec<&str> = line.split_whitespace().collect();
     let field = |name| {
@@ -78,15 +79,14 @@ fn tcp_buffers(sockstat: &str) -> Option<(u64, u64)> {
 }
 
 /// A row in KiB of a file such as smaps_rollup or status, in bytes.
-fn kib_row(text: &str, row: &str) -> Option<u64> {
+pub(super) fn kib_row(text: &str, row: &str) -> Option<u64> {
     let rest = text.lines().find_map(|line| line.strip_prefix(row)?.strip_prefix(':'))?;
     rest.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1_024)
 }
 
-pub(super) fn families(node: &Node, reports: &[&Report]) -> [Family; 3] {
+pub(super) fn families(node: &Node, reports: &[&Report], observed: &Observed) -> [Family; 4] {
     let sum = |of: fn(&Report) -> u64| reports.iter().map(|report| of(report)).sum::<u64>();
     let connections = sum(|r| r.connections);
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
 
     let mut user = Family::new(
         "uproar_memory_bytes",
@@ -95,8 +95,7 @@ pub(super) fn families(node: &Node, reports: &[&Report]) -> [Family; 3] {
          queues) and logs by the engines' own count, other is the rest.",
     );
     let (own, logs) = (sum(|r| r.connection_bytes), sum(|r| r.log_bytes));
-    let pss = kib_row(&read("/proc/self/smaps_rollup"), "Pss");
-    let rest = pss.map(|pss| pss.saturating_sub(own + logs));
+    let rest = observed.pss.map(|pss| pss.saturating_sub(own + logs));
     for (part, bytes) in [("connections", Some(own)), ("logs", Some(logs)), ("other", rest)] {
         if let Some(bytes) = bytes {
             user.sample(&[("part", part.to_owned())], bytes.into());
@@ -108,7 +107,8 @@ pub(super) fn families(node: &Node, reports: &[&Report]) -> [Family; 3] {
     let socket = if is_v6 { objects.socket_v6 } else { objects.socket };
     let slots_used = sum(|r| r.shell.slots_used);
     // The host's sockets are ours and others'; each is taken to hold as much as the next.
-    let buffers = tcp_buffers(&read("/proc/net/sockstat"))
+    let buffers = observed
+        .tcp_buffers
         .map(|(bytes, sockets)| bytes * slots_used.min(sockets) / sockets.max(1));
     let (shards, rings) = (node.layout.cpus.len() as u64, node.layout.rings_per_shard);
     let mut kernel = Family::new(
@@ -119,13 +119,12 @@ pub(super) fn families(node: &Node, reports: &[&Report]) -> [Family; 3] {
     );
     let sockets = slots_used * socket;
     let polls = connections * objects.poll;
-    let page_tables = kib_row(&read("/proc/self/status"), "VmPTE");
     for (part, bytes) in [
         ("sockets", Some(sockets)),
         ("polls", Some(polls)),
         ("tcp_buffers", buffers),
         ("rings", Some(ring_bytes(shards, rings.into()))),
-        ("page_tables", page_tables),
+        ("page_tables", observed.page_tables),
     ] {
         if let Some(bytes) = bytes {
             kernel.sample(&[("part", part.to_owned())], bytes.into());
@@ -142,7 +141,13 @@ pub(super) fn families(node: &Node, reports: &[&Report]) -> [Family; 3] {
         let bytes = bytes.checked_div(connections).unwrap_or(0);
         each.sample(&[("space", space.to_owned())], bytes.into());
     }
-    [user, kernel, each]
+    let age = Family::single(
+        "uproar_memory_age_seconds",
+        Kind::Gauge,
+        "How long ago the kernel was asked for the numbers of memory and of the process: once a second at most.",
+        Number::Micros(observed.age().as_micros() as u64),
+    );
+    [user, kernel, each, age]
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 
 mod exposition;
 mod memory;
+mod observed;
 mod process;
 mod shards;
 
@@ -21,22 +22,28 @@ use crate::lines;
 use crate::version;
 use exposition::{Family, Kind, Number};
 pub(super) use exposition::{json, text};
+use observed::Observed;
+pub(super) use observed::Observer;
 
 /// Collects everything, asking each shard for a report.
 pub(super) async fn collect(node: &Node) -> Vec<Family> {
-    let reports = node.reports().await;
-    families(node, &reports)
+    let (reports, observed) = tokio::join!(node.reports(), node.observer.look());
+    families(node, &reports, &observed)
 }
 
 /// All families, with the reports at hand; a shard that gave none is shown as down.
 #[must_use]
-pub(super) fn families(node: &Node, reports: &[Option<Report>]) -> Vec<Family> {
+pub(super) fn families(
+    node: &Node,
+    reports: &[Option<Report>],
+    observed: &Observed,
+) -> Vec<Family> {
     let mut families = node_families(node, reports);
     families.extend(drain_families(node, reports));
     let present: Vec<&Report> = reports.iter().flatten().collect();
     families.extend(shards::families(&present));
-    families.extend(memory::families(node, &present));
-    families.extend(process::families());
+    families.extend(memory::families(node, &present, observed));
+    families.extend(observed.process.iter().cloned());
     families
 }
 
@@ -84,12 +91,20 @@ fn node_families(node: &Node, reports: &[Option<Report>]) -> Vec<Family> {
     for (reason, count) in node.pages.refused() {
         reads_refused.sample(&[("reason", reason.to_owned())], count.into());
     }
+    let mut lingers_cut = Family::new(
+        "uproar_http_lingers_cut_total",
+        Kind::Counter,
+        "HTTP connections that had had their answer and were closed before their end, by the limit that was hit.",
+    );
+    for (limit, count) in node.lingering.cuts() {
+        lingers_cut.sample(&[("limit", limit.to_owned())], count.into());
+    }
     let (pages, encoded) = node.pages.counts();
     let counter = |name, help, value: u64| Family::single(name, Kind::Counter, help, value.into());
     let mut reloads = Family::new(
         "uproar_config_reloads_total",
         Kind::Counter,
-        "Reloads of the configuration by SIGHUP: applied, or refused whole because something was wrong.",
+        "Reloads of the configuration by SIGHUP: applied by every shard, or refused whole because something was wrong.",
     );
     for (result, count) in node.reloads.counts() {
         reloads.sample(&[("result", result.to_owned())], count.into());
@@ -108,10 +123,21 @@ fn node_families(node: &Node, reports: &[Option<Report>]) -> Vec<Family> {
         reloads,
         gauge(
             "uproar_config_last_reload_successful",
-            "1 if the last reload was applied or none was asked for, 0 if it was refused and the old values stay.",
-            u64::from(!node.reloads.is_last_refused()),
+            "1 if the last reload was applied or none was asked for, 0 if it was refused or a shard has not taken it yet.",
+            u64::from(node.reloads.trouble().is_none()),
+        ),
+        gauge(
+            "uproar_config_shards_behind",
+            "Shards that have not taken the last reload yet; they are told again when they answer.",
+            node.reloads.behind().len() as u64,
         ),
         http_refused,
+        gauge(
+            "uproar_http_lingering_connections",
+            "HTTP connections that have had their answer and are heard to their end.",
+            node.lingering.present(),
+        ),
+        lingers_cut,
         counter(
             "uproar_log_lines_lost_total",
             "Lines of the log that nobody took: stderr is a pipe that is full, or closed, or on a full disk.",
@@ -165,7 +191,7 @@ fn node_families(node: &Node, reports: &[Option<Report>]) -> Vec<Family> {
     ]
 }
 
-fn drain_families(node: &Node, reports: &[Option<Report>]) -> [Family; 3] {
+fn drain_families(node: &Node, reports: &[Option<Report>]) -> [Family; 4] {
     let left: Option<u64> =
         reports.iter().map(|report| report.as_ref().map(|r| r.connections)).sum();
     let drain = node.drain();
@@ -179,6 +205,10 @@ fn drain_families(node: &Node, reports: &[Option<Report>]) -> [Family; 3] {
         phases.sample(&[("phase", phase.word().to_owned())], u64::from(is_now).into());
     }
     let gone = drain.zip(left).map_or(0, |(drain, left)| drain.gone_permille(left));
+    let spread_ms = drain.and_then(|drain| drain.closes).map_or_else(
+        || node.loaded().config.server.spread_ms(node.connections_seen()),
+        |closes| closes.spread_ms,
+    );
     let age = drain.map_or(0, |drain| drain.age().as_micros() as u64);
     [
         phases,
@@ -187,6 +217,13 @@ fn drain_families(node: &Node, reports: &[Option<Report>]) -> [Family; 3] {
             Kind::Gauge,
             "Share of the connections that are gone since the drain's closes began, 0 to 1; 0 without a drain.",
             Number::Permille(gone),
+        ),
+        Family::single(
+            "uproar_drain_spread_seconds",
+            Kind::Gauge,
+            "Over how long the closes of the drain under way are spread, or those of one would be now: \
+             drain_spread_ms, or longer for drain_closes_per_sec.",
+            Number::Micros(u64::from(spread_ms) * 1_000),
         ),
         Family::single(
             "uproar_drain_age_seconds",

@@ -281,7 +281,7 @@ static ROWS: &[Row] = &[
         "User-space memory that the shard holds for connections, without logs.",
         |r| r.connection_bytes,
     ),
-    gauge("uproar_draining", "1 while the shard is draining.", |r| u64::from(r.is_draining)),
+    gauge("uproar_draining", "1 while the shard is draining.", |r| u64::from(r.drain.is_some())),
     // CPU and the governor.
     gauge("uproar_shard_cpu", "The number of the CPU that the shard is pinned to.", |r| {
         r.shell.cpu.into()

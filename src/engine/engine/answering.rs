@@ -35,15 +35,16 @@ impl Engine {
             Request::Event { event } => self.event(&event),
             Request::Report => Reply::Report(Box::new(self.report())),
             Request::HotRooms { from, limit } => Reply::HotRooms(self.hot_rooms(now, from, limit)),
-            Request::Drain { spread_ms } => {
-                self.start_drain(now, spread_ms);
+            Request::Drain { number, spread_ms } => {
+                self.start_drain(now, number, spread_ms);
                 Reply::Done
             }
             Request::Undrain => {
                 self.stop_drain();
                 Reply::Done
             }
-            Request::Reload(limits) => {
+            Request::Reload { generation, limits } => {
+                self.limits_generation = generation;
                 self.reload(now, *limits);
                 Reply::Done
             }
@@ -164,7 +165,8 @@ impl Engine {
             paused: self.paused.into(),
             pause_permille: self.governor.factor_permille(),
             connection_bytes: self.connections.bytes() as u64 + members + self.walks.held_bytes,
-            is_draining: self.drain.is_some(),
+            drain: self.drain.map(|drain| drain.number),
+            limits_generation: self.limits_generation,
             shell: crate::report::Shell::default(),
         }
     }

@@ -30,6 +30,8 @@ use crate::ranks::Ranks;
 use crate::room::Role;
 use crate::table::Id;
 
+/// Rooms that are asked for their oldest frames in one go; what is over the limit then goes in the next steps.
+const ASKED_MAX: usize = 64;
 /// Rooms of those that owe frames to somebody that are asked again in one tick.
 const ASKED_PER_TICK_MAX: usize = 1_024;
 
@@ -69,13 +71,18 @@ impl Keeping {
 impl Engine {
     /// Keeps a room whose logs have changed, and all rooms of the shard together, within their limits.
     pub(super) fn limit_logs(&mut self, room_id: Id) {
+        self.limit_own_logs(room_id);
+        self.limit_all_logs();
+    }
+
+    /// Keeps the logs of one room within its own limits.
+    pub(super) fn limit_own_logs(&mut self, room_id: Id) {
         let Some(room) = self.rooms.table.get_mut(room_id) else { return };
         if matches!(room.role, Role::Replica(_)) {
             return;
         }
         self.counters.log_evictions += room.trim_to_limits(&self.limits);
         self.recount_log_bytes(room_id.index);
-        self.limit_all_logs();
     }
 
     /// The shard's share of what the node may keep.
@@ -88,36 +95,44 @@ impl Engine {
         self.log_share_bytes() / (self.keeping.rooms.max(1) * Codec::ALL.len() as u64)
     }
 
-    /// Keeps all logs of the shard together within its share.
+    /// Brings all logs of the shard together within its share, or a step nearer to it when that is far: a share that a
+    /// reload has made smaller may want the oldest of tens of thousands of rooms.
     pub(super) fn limit_all_logs(&mut self) {
         let share = self.log_share_bytes();
-        while self.keeping.bytes > share && self.give() {}
+        let mut asked = 0;
+        let mut may_give = true;
+        while self.keeping.bytes > share && may_give && asked < ASKED_MAX {
+            may_give = self.ask_largest();
+            asked += 1;
+        }
+        self.walks.is_over_logs = self.keeping.bytes > share && may_give;
     }
 
-    /// The largest room that can drops its oldest frames. False when nobody can give anything.
-    fn give(&mut self) -> bool {
-        while let Some(index) = self.keeping.spare.largest() {
+    /// The largest room drops its oldest frames, or takes its place among those that cannot now. False when nobody
+    /// can give anything.
+    fn ask_largest(&mut self) -> bool {
+        if let Some(index) = self.keeping.spare.largest() {
             let room = self.rooms.table.at(index);
             match room.next_trim(true) {
                 None => self.keeping.spare.remove(index),
                 Some((codec, trim)) if self.has_sent(index, codec, trim.tail) => {
                     self.drop_oldest(index, codec, trim);
-                    return true;
                 }
                 Some(_) => {
                     self.keeping.spare.remove(index);
                     self.keeping.owed.set(index, self.rooms.table.at(index).log_bytes());
                 }
             }
+            return true;
         }
-        while let Some(index) = self.keeping.owed.largest() {
-            if let Some((codec, trim)) = self.rooms.table.at(index).next_trim(true) {
+        let Some(index) = self.keeping.owed.largest() else { return false };
+        match self.rooms.table.at(index).next_trim(true) {
+            Some((codec, trim)) => {
                 self.counters.log_evictions_unsent += self.drop_oldest(index, codec, trim);
-                return true;
             }
-            self.keeping.owed.remove(index);
+            None => self.keeping.owed.remove(index),
         }
-        false
+        true
     }
 
     fn drop_oldest(&mut self, index: u32, codec: Codec, trim: Trim) -> u64 {

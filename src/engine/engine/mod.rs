@@ -40,7 +40,9 @@ use std::net::SocketAddr;
 use hashbrown::HashMap;
 
 pub use chunk::{CHUNK_SENDS_MAX, Chunk, Delivery, Source};
+pub use draining::drain_ms_min;
 
+use self::draining::Drain;
 use self::keeping::Keeping;
 use self::lingering::Lingering;
 use self::remembering::Retries;
@@ -149,19 +151,13 @@ enum Half {
     Request { join: Box<Join>, from: u32, since_tick: u32 },
 }
 
-/// A drain under way.
-#[derive(Clone, Copy, Debug)]
-struct Drain {
-    spread_ms: u32,
-    /// Connections below this index have been told.
-    told: u32,
-}
-
 /// The engine of one shard.
 #[derive(Debug)]
 pub struct Engine {
     setup: Setup,
     limits: Limits,
+    /// Which of the node's limits these are: 0 those it started with.
+    limits_generation: u64,
     node_hash: u64,
     random: Random,
     connections: Table<Connection>,
@@ -220,6 +216,7 @@ impl Engine {
         let shards = setup.shards as usize;
         Self {
             limits: setup.limits.clone(),
+            limits_generation: 0,
             node_hash: xxhash_rust::xxh3::xxh3_64(setup.node.as_bytes()),
             connections: Table::default(),
             rooms: Rooms::default(),

@@ -29,6 +29,8 @@ pub(super) struct Walks {
     /// The next place of each table, while new limits are brought to what is there.
     rooms: Option<u32>,
     connections: Option<u32>,
+    /// All logs together may be over their limit.
+    pub(super) is_over_logs: bool,
     /// The next place to count, and the sum below it.
     counted: u32,
     sum: u64,
@@ -47,13 +49,18 @@ impl Engine {
         }
         self.step_rooms();
         self.step_connections(now);
+        if self.walks.is_over_logs {
+            self.limit_all_logs();
+        }
         self.keep_budgets(now);
-        !self.fired.is_empty() || self.walks.rooms.is_some() || self.walks.connections.is_some()
+        let Walks { rooms, connections, is_over_logs, .. } = self.walks;
+        !self.fired.is_empty() || rooms.is_some() || connections.is_some() || is_over_logs
     }
 
     /// Has the following steps bring the limits to all that is there.
     pub(super) fn walk_all(&mut self) {
         (self.walks.rooms, self.walks.connections) = (Some(0), Some(0));
+        self.walks.is_over_logs = true;
     }
 
     fn step_rooms(&mut self) {
@@ -63,7 +70,7 @@ impl Engine {
         for index in from..stop {
             if let Some(id) = self.rooms.table.id_at(index) {
                 self.rooms.table.at(index).resize_logs(&self.limits);
-                self.limit_logs(id);
+                self.limit_own_logs(id);
             }
         }
         self.walks.rooms = (stop < bound).then_some(stop);

@@ -75,9 +75,12 @@ impl Engine {
                 let stall = connection
                     .is_blocked
                     .then(|| connection.socket_tick + ticks(self.limits.stall_ms_max));
-                let drain = (connection.drain_tick > 0).then_some(connection.drain_tick);
-                let deadlines =
-                    [self.silence_deadline(id), self.message_deadline(id), stall, drain];
+                let deadlines = [
+                    self.silence_deadline(id),
+                    self.message_deadline(id),
+                    stall,
+                    self.drain_tick(id),
+                ];
                 deadlines.into_iter().flatten().min()
             }
         }
@@ -146,12 +149,8 @@ impl Engine {
             Phase::Live { .. } | Phase::Echo => {
                 let has_stalled = connection.is_blocked
                     && connection.socket_tick + ticks(self.limits.stall_ms_max) <= tick;
-                if connection.drain_tick > 0 && connection.drain_tick <= tick {
-                    self.connections.at(id.index).drain_tick = 0;
-                    if self.drain.is_some() {
-                        self.close(now, id, CLOSE_RESTART, "draining", CloseCause::Drain);
-                        return;
-                    }
+                if self.drain_tick(id).is_some_and(|due| due <= tick) {
+                    return self.close(now, id, CLOSE_RESTART, "draining", CloseCause::Drain);
                 } else if has_stalled {
                     return self.drop_connection(now, id, CloseCause::Stalled);
                 } else if self.message_deadline(id).is_some_and(|due| due <= tick) {

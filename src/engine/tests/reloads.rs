@@ -38,7 +38,8 @@ impl Shard {
     }
 
     fn reload(&mut self, limits: Limits) {
-        let reply = self.engine.control(self.now(), Request::Reload(Box::new(limits)));
+        let request = Request::Reload { generation: 1, limits: Box::new(limits) };
+        let reply = self.engine.control(self.now(), request);
         assert!(matches!(reply, Reply::Done));
     }
 

@@ -123,7 +123,8 @@ fn a_limit_that_is_lowered_is_met_within_ticks() {
     let mut engine = engine(5_000);
     (0..3_000).for_each(|i| support::post(&mut engine, at(i), &format!("e{i}"), "x"));
     let limits = Limits { rooms_max: 10, ..Limits::default() };
-    let reply = engine.control(at(3_000), Request::Reload(Box::new(limits)));
+    let reply =
+        engine.control(at(3_000), Request::Reload { generation: 1, limits: Box::new(limits) });
     assert!(matches!(reply, Reply::Done));
     (31..40).for_each(|i| engine.tick(at(i * 100), 0));
     assert_eq!(rooms(&engine), 10);

@@ -75,7 +75,7 @@ fn new_limits_come_to_all_rooms_in_steps() {
     };
     assert!((0..rooms).all(|room| kept(&mut engine, room) == 30));
     let limits = Limits { room_log_frames_max: 10, ..lifted() };
-    engine.control(now, Request::Reload(Box::new(limits)));
+    engine.control(now, Request::Reload { generation: 1, limits: Box::new(limits) });
     // A log gives whole segments, and keeps its newest.
     let trimmed = |engine: &mut Engine| (0..rooms).filter(|&room| kept(engine, room) < 30).count();
     let mut before = trimmed(&mut engine);
@@ -86,6 +86,32 @@ fn new_limits_come_to_all_rooms_in_steps() {
         before = after;
     }
     assert_eq!(trimmed(&mut engine), rooms as usize);
+}
+
+#[test]
+fn a_smaller_sum_of_all_logs_is_met_in_steps() {
+    let now = support::at(10 * TICK_US);
+    let mut engine = support::engine(lifted(), now.mono_us);
+    for room in 0..3_000 {
+        (0..10)
+            .for_each(|_| support::post(&mut engine, now, &format!("e{room}"), &"x".repeat(300)));
+    }
+    let mut before = engine.report().counters.log_evictions;
+    let limits = Limits { log_bytes_max: 1024 * 1024, ..lifted() };
+    engine.control(now, Request::Reload { generation: 1, limits: Box::new(limits) });
+    let mut steps = 0;
+    loop {
+        let evicted = engine.report().counters.log_evictions;
+        assert!(evicted - before <= 64 * 10, "a step dropped {} comments", evicted - before);
+        before = evicted;
+        engine.check();
+        steps += 1;
+        if !engine.step(now) {
+            break;
+        }
+    }
+    assert!(engine.report().log_bytes <= 1024 * 1024, "met in {steps} steps");
+    assert!(steps > 30, "in {steps} steps");
 }
 
 #[test]

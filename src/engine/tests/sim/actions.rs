@@ -492,7 +492,9 @@ fn everywhere(world: &mut World, request: impl Fn() -> Request) {
 
 fn drain(world: &mut World) {
     let spread_ms = world.random.below(5_000);
-    everywhere(world, || Request::Drain { spread_ms });
+    world.drains += 1;
+    let number = world.drains;
+    everywhere(world, || Request::Drain { number, spread_ms });
 }
 
 fn undrain(world: &mut World) {
@@ -512,7 +514,7 @@ fn reload(world: &mut World) {
     world.plan.limits = limits.clone();
     // What the new interval makes overdue is spread over 5 s.
     world.quiet_since_us = world.now.mono_us + 5_000_000;
-    everywhere(world, || Request::Reload(Box::new(limits.clone())));
+    everywhere(world, || Request::Reload { generation: 1, limits: Box::new(limits.clone()) });
 }
 
 fn jump_wall_clock(world: &mut World) {

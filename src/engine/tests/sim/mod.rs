@@ -249,8 +249,9 @@ fn reports(world: &mut World) -> Vec<uproar_engine::report::Report> {
 fn finish(world: &mut World) {
     world.is_calm = true;
     for shard in 0..world.shards.len() {
-        let reply =
-            world.shards[shard].engine.control(world.now, Request::Drain { spread_ms: 900 });
+        let reply = world.shards[shard]
+            .engine
+            .control(world.now, Request::Drain { number: 0, spread_ms: 900 });
         assert!(matches!(reply, Reply::Done));
         world.obey(shard);
     }

@@ -93,6 +93,8 @@ pub(crate) struct World {
     pub(crate) viewers: Vec<Viewer>,
     pub(crate) oracle: Oracle,
     pub(crate) live: u32,
+    /// Drains that were begun.
+    pub(crate) drains: u64,
     /// Texts made so far; each says its number, so that none is said twice.
     pub(crate) texts: u64,
     /// Faults are over: everything moves and arrives.
@@ -143,6 +145,7 @@ impl World {
             viewers: Vec::new(),
             oracle: Oracle::new(plan.limits.clock_lead_ms_max, plan.is_forgetful),
             live: 0,
+            drains: 0,
             texts: 0,
             is_calm: false,
             quiet_since_us: 0,
