@@ -1,7 +1,5 @@
 //! Orders that a shard misses, because its queue is full while it stands still: they reach it all the same.
 
-#![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
-
 mod fake;
 
 use std::fs;

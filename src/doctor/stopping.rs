@@ -18,8 +18,8 @@ pub(super) fn check(target: &Target, tree: &Tree) -> Check {
         "a full node closes drain_closes_per_sec a second; systemd gives it more time while it asks for it, but \
          a supervisor that does not know EXTEND_TIMEOUT_USEC kills it",
     );
-    let texts = UNITS.iter().filter_map(|path| tree.read(path));
-    let said = texts.filter_map(|text| timeout_stop(&text)).last();
+    let mut texts = UNITS.iter().rev().filter_map(|path| tree.read(path));
+    let said = texts.find_map(|text| timeout_stop(&text));
     let fix = format!(
         "TimeoutStopSec={needed} in a drop-in of the unit, --stop-timeout {needed} of a container; or a higher \
          drain_closes_per_sec"
@@ -31,8 +31,8 @@ pub(super) fn check(target: &Target, tree: &Tree) -> Check {
 }
 
 fn timeout_stop(unit: &str) -> Option<u64> {
-    let values = unit.lines().filter_map(|line| line.trim().strip_prefix("TimeoutStopSec="));
-    seconds(values.last()?)
+    let last = unit.lines().rev().find_map(|line| line.trim().strip_prefix("TimeoutStopSec="));
+    seconds(last?)
 }
 
 /// A time span as systemd writes and reads it (systemd.time(7)), in seconds: `75`, `1min 15s`, `infinity`.
