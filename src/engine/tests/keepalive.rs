@@ -4,6 +4,7 @@ mod support;
 
 use uproar_engine::engine::{Chunk, Engine};
 use uproar_engine::limits::Limits;
+use uproar_engine::report::CloseCause;
 use uproar_engine::table::Id;
 use uproar_engine::time::{Now, TICK_US};
 
@@ -87,4 +88,22 @@ fn comments_are_traffic() {
         engine.tick(at(tick), 0);
         assert_eq!(flush(&mut engine, at(tick)), [], "a ping nobody needs at tick {tick}");
     }
+}
+
+#[test]
+fn who_is_dead_is_pinged_once_and_gone_after_two_intervals() {
+    let mut engine = start();
+    let viewers: Vec<Id> = (0..50).map(|_| support::join(&mut engine, at(0), "e")).collect();
+    flush(&mut engine, at(0));
+    let mut pinged = Vec::new();
+    for tick in 1..=2 * INTERVAL_TICKS {
+        engine.tick(at(tick), 0);
+        pinged.extend(flush(&mut engine, at(tick)));
+        let gone = viewers.len() - engine.live_connections() as usize;
+        assert!(tick >= INTERVAL_TICKS || gone == 0, "{gone} are gone at tick {tick}");
+        assert!(tick < INTERVAL_TICKS || pinged.len() == viewers.len(), "{}", pinged.len());
+    }
+    pinged.sort_unstable();
+    assert_eq!((pinged, engine.live_connections()), (viewers, 0), "one ping each");
+    assert_eq!(engine.report().counters.closes[CloseCause::Silent as usize], 50);
 }
