@@ -23,4 +23,5 @@ mod rest;
 mod rkyv_frames;
 mod shards;
 mod slow;
+mod vacancies;
 mod viewer;
