@@ -396,6 +396,14 @@ impl Engine {
         let Some(connection) = self.connections.get_mut(id) else { return };
         if taken.is_none() {
             connection.socket_tick = now.tick();
+            // A ping may have stood in line behind others' sends: only now can it be answered.
+            if connection.pinged_tick > connection.heard_tick {
+                connection.pinged_tick = now.tick();
+            }
+            // So may a last word, and its peer has all of `close_ms_max` to hear it.
+            if matches!(connection.phase, Phase::Closing { .. }) {
+                connection.phase_tick = now.tick();
+            }
         }
         self.counters.bytes_sent -= u64::from(len - sent);
         self.change_private(id, |private| private.advance(sent as usize));

@@ -141,9 +141,16 @@ impl Engine {
             return self.arm(now, id);
         }
         let Some(connection) = self.connections.get(id) else { return };
+        // Its own bytes stand in line behind others' sends: that is our time and not the peer's.
+        let is_in_line = connection.private.is_some() && !connection.is_blocked;
         match connection.phase {
             Phase::Handshake(_) => self.give_up_request(now, id, &Rejection::TIMEOUT),
             Phase::Leaving(_) | Phase::Handing => {}
+            // Nobody can have heard it yet.
+            Phase::Closing { .. } if is_in_line => {
+                self.connections.at(id.index).phase_tick = tick;
+                self.arm(now, id);
+            }
             Phase::Closing { rest: Some(_) } => self.cut_off(id, LingerCut::Time),
             Phase::Arriving { .. } | Phase::Closing { .. } => self.remove(id, false),
             Phase::Live { .. } | Phase::Echo => {
@@ -168,12 +175,16 @@ impl Engine {
                         self.push_private(now, id, |out| writer::ping(out, b""));
                     }
                 } else if self.silence_deadline(id).is_some_and(|due| due <= tick) {
-                    if self.awaits_pong(id) {
+                    if self.awaits_pong(id) && !is_in_line {
                         return self.drop_connection(now, id, CloseCause::Silent);
                     }
+                    // A ping that stands in line behind others' sends has asked nobody yet.
+                    let is_asked = self.awaits_pong(id);
                     self.connections.at(id.index).pinged_tick = tick;
-                    self.counters.pings += 1;
-                    self.push_private(now, id, |out| writer::ping(out, b""));
+                    if !is_asked {
+                        self.counters.pings += 1;
+                        self.push_private(now, id, |out| writer::ping(out, b""));
+                    }
                 }
                 self.arm(now, id);
             }

@@ -65,6 +65,9 @@ pub(crate) struct Shard {
     ticked: u32,
     /// Does nothing before this, in monotonic microseconds.
     pub(crate) stalled_until_us: u64,
+    /// When it last had nothing to send, and when it last had had something for over a second.
+    idle_us: u64,
+    behind_us: u64,
     chunk: Chunk,
 }
 
@@ -131,6 +134,8 @@ impl World {
             arrivals: Vec::new(),
             ticked: now.tick(),
             stalled_until_us: 0,
+            idle_us: now.mono_us,
+            behind_us: 0,
             chunk: Chunk::new(plan.chunk_sends_max),
         });
         let shards: Vec<Shard> = shards.collect();
@@ -276,7 +281,19 @@ impl World {
         self.read_sockets(shard);
         self.report_writable(shard);
         self.flush(shard);
+        self.note_backlog(shard);
         self.give_mail(shard);
+    }
+
+    /// A ping may stand in line for as long as the others' sends do.
+    fn note_backlog(&mut self, shard: usize) {
+        let now_us = self.now.mono_us;
+        let shard = &mut self.shards[shard];
+        if !shard.engine.has_work() {
+            shard.idle_us = now_us;
+        } else if now_us - shard.idle_us > 1_000_000 {
+            shard.behind_us = now_us;
+        }
     }
 
     /// Passes of the rings: moves that are under way succeed, fail or lose their socket.
@@ -507,7 +524,8 @@ impl World {
         for shard in self.shards.iter().filter(|shard| !shard.engine.has_work()) {
             for held in shard.held.values().filter(|held| held.is_live) {
                 let silence = |since_us: u64| {
-                    self.now.mono_us.saturating_sub(since_us.max(self.quiet_since_us))
+                    let began_us = since_us.max(self.quiet_since_us).max(shard.behind_us);
+                    self.now.mono_us.saturating_sub(began_us)
                 };
                 let socket = &self.sockets[held.socket];
                 assert!(
