@@ -101,6 +101,9 @@ fn a_viewer_is_heard_until_its_close_frame() {
     for _ in 0..100 {
         assert_eq!(closed(&says(&mut engine, at(1), id, &PING)), []);
     }
+    support::post(&mut engine, at(1), "e", "not for it");
+    flush(&mut engine, at(1));
+    assert_eq!(engine.report().counters.deliveries, 0, "nothing follows the close frame");
     assert_eq!((engine.report().lingering, engine.report().places), (1, 1));
     assert_eq!(closed(&says(&mut engine, at(1), id, &CLOSE)), [id]);
     assert_eq!((engine.report().lingering, engine.report().places), (0, 0));
@@ -219,7 +222,9 @@ fn lingering_max() {
 #[test]
 fn a_sixteenth_of_the_connections_lingers_by_default() {
     let mut engine = start(Limits { connections_max: 320, ..Limits::default() });
-    (0..50).for_each(|_| drop(refused(&mut engine, at(0))));
+    for _ in 0..50 {
+        refused(&mut engine, at(0));
+    }
     assert_eq!((engine.report().lingering, cuts(&engine)), (20, [0, 0, 30]));
 }
 
