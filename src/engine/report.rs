@@ -416,6 +416,8 @@ pub struct Shell {
     pub polls: u64,
     /// Closed connections to which the kernel may still refer.
     pub closing: u64,
+    /// Closed connections that were reset, as their peers had not taken everything.
+    pub closes_unsent: u64,
     /// Completions that contradict the books, by [`Contradiction`].
     pub contradictions: [u64; Contradiction::ALL.len()],
     /// Timers that the kernel did not set.

@@ -44,6 +44,11 @@ impl Ring {
             Tag::CancelPollIn => cancelled(key, Operation::Readable, result),
             Tag::CancelPollOut => cancelled(key, Operation::Writable, result),
             Tag::Close => Event::Closed { key, result: result.map(|_| ()) },
+            Tag::Linger => match result {
+                Err(error) => Event::NotReset { key, error },
+                Ok(_) => unreachable!("a success that was not to be told"),
+            },
+            Tag::Unsent => Event::Unsent { key, result: result.map(|bytes| bytes as u32) },
             Tag::SendSlot => Event::SlotSent { key, result: result.map(|_| ()) },
             Tag::Arrive => Event::Arrived { token: key, slot: entry.result() as Slot },
             Tag::Install => {

@@ -139,6 +139,20 @@ pub enum Event<B = Buffer> {
         /// An error says that there was no file before either.
         result: io::Result<()>,
     },
+    /// The bytes that the peer has not taken, a FIN among them.
+    Unsent {
+        /// As given.
+        key: Key,
+        /// An error says that there was no socket.
+        result: io::Result<u32>,
+    },
+    /// A connection will be closed as usual instead of reset.
+    NotReset {
+        /// As given.
+        key: Key,
+        /// The kernel's word.
+        error: io::Error,
+    },
     /// A socket went to another ring, or could not (ENFILE: that ring's table is full).
     SlotSent {
         /// As given.
@@ -195,6 +209,8 @@ pub(crate) enum Tag {
     CancelReadMany,
     CancelPollIn,
     CancelPollOut,
+    Linger,
+    Unsent,
 }
 
 impl Tag {
@@ -223,6 +239,8 @@ impl Tag {
             17 => Self::CancelReadMany,
             18 => Self::CancelPollIn,
             19 => Self::CancelPollOut,
+            20 => Self::Linger,
+            21 => Self::Unsent,
             other => unreachable!("completion with tag {other}, which this crate never set"),
         };
         (tag, Key::new(user_data))

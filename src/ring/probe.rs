@@ -17,6 +17,7 @@ const NEEDED: &[(u8, &str)] = &[
     (opcode::Send::CODE, "SEND"),
     (opcode::SendMsg::CODE, "SENDMSG"),
     (opcode::Timeout::CODE, "TIMEOUT"),
+    (opcode::SetSockOpt::CODE, "URING_CMD"),
 ];
 
 /// One thing that rings need, and whether the kernel has it.

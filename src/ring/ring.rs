@@ -25,6 +25,10 @@ pub const SEND_CHUNK_MAX: usize = 512;
 pub const ACCEPTS_MAX: usize = 64;
 
 const ENTER_GETEVENTS: u32 = 1;
+/// `SOCKET_URING_OP_SIOCOUTQ` of `linux/io_uring.h`: bytes of a TCP socket that are not acknowledged.
+const SOCKET_SIOCOUTQ: u32 = 1;
+/// A close with this set resets.
+static RESET_ON_CLOSE: libc::linger = libc::linger { l_onoff: 1, l_linger: 0 };
 /// Enters before a set TASKRUN flag over an empty completion queue counts as stale; the kernel
 /// runs deferred work in portions of 20.
 const STALE_ENTERS_MAX: u32 = 16;
@@ -248,6 +252,29 @@ impl Ring {
     pub fn close(&mut self, slot: Slot, key: Key) {
         let entry = opcode::Close::new(Fixed(slot)).build();
         self.push(&entry.user_data(Tag::Close.with(key)));
+    }
+
+    /// Empties a slot, and resets its connection once nothing refers to it any more: what the peer has not taken is
+    /// thrown away. Both are carried out within the submission, in this order.
+    pub fn reset(&mut self, slot: Slot, key: Key) {
+        let linger: *const libc::linger = &raw const RESET_ON_CLOSE;
+        let entry = opcode::SetSockOpt::new(
+            Fixed(slot),
+            libc::SOL_SOCKET as u32,
+            libc::SO_LINGER as u32,
+            linger.cast(),
+            size_of::<libc::linger>() as u32,
+        )
+        .build()
+        .flags(Flags::SKIP_SUCCESS);
+        self.push(&entry.user_data(Tag::Linger.with(key)));
+        self.close(slot, key);
+    }
+
+    /// Asks how many bytes the peer has not taken yet.
+    pub fn ask_unsent(&mut self, slot: Slot, key: Key) {
+        let entry = opcode::UringCmd16::new(Fixed(slot), SOCKET_SIOCOUTQ).build();
+        self.push(&entry.user_data(Tag::Unsent.with(key)));
     }
 
     /// Gives a copy of the socket in `slot` to another ring, where it arrives under `token`.

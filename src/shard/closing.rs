@@ -3,8 +3,13 @@
 //! ```text
 //!                    cancel ──► its completion ─────────────┐
 //!  close(id) ─┬─ for each pending operation ──► its last one ┼──► free: the slot, the connection, its address
-//!             └─ close of the slot ──► its completion ───────┘
+//!             └─ unsent? ─┬─ nothing ──► close ──► its completion ┘
+//!                 ▲       ├─ bytes, at the end of patience ──► reset and close ──► …
+//!                 └─ tick ┘
 //! ```
+//!
+//! Bytes that the peer has not taken stay in the kernel after a close, for as long as `user_timeout_ms`, and no
+//! limit counts them there: so a close waits for them, and counts meanwhile, or throws them away.
 //!
 //! The completions come in any order. A cancel that finds its poll in the middle of an event is answered
 //! EALREADY, and the poll goes on and keeps the file: whatever a cancel answered, only the operation's own last
@@ -13,7 +18,9 @@
 use std::io;
 use std::net::IpAddr;
 
+use uproar_engine::engine::Parting;
 use uproar_engine::table::Id;
+use uproar_engine::time::ticks;
 use uproar_ring::{Operation, Slot};
 
 use crate::shard::books::Contradiction;
@@ -43,6 +50,17 @@ struct Ending {
     cancels: u32,
 }
 
+/// What is under way with the slot of a closed connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Last {
+    /// The kernel was asked what the peer has not taken.
+    Asked,
+    /// The peer has not taken everything; at the next look the kernel is asked again.
+    Waits,
+    /// The close was asked for.
+    Closes,
+}
+
 /// A connection that is closed and to which the kernel may still refer.
 #[derive(Debug)]
 pub(super) struct Closing {
@@ -54,6 +72,9 @@ pub(super) struct Closing {
     held: Held,
     /// A read, the poll for bytes, the poll for space.
     endings: [Option<Ending>; 3],
+    last: Last,
+    /// Looks that the peer has to take everything.
+    patience: u32,
     /// Looks since everything was asked for.
     looks: u8,
     /// A cancel was refused: ask again at the next look.
@@ -73,7 +94,7 @@ impl Closing {
 
 impl<K: Kernel> Sockets<K> {
     /// Closes a connection's socket. What it holds is held until the kernel refers to it no more.
-    pub(super) fn close(&mut self, id: Id, held: Held) {
+    pub(super) fn close(&mut self, id: Id, held: Held, parting: Parting) {
         let Some(Place { slot, ring, reading, is_watched, awaits_writable, .. }) = self.take(id)
         else {
             return;
@@ -94,13 +115,24 @@ impl<K: Kernel> Sockets<K> {
         for ending in endings.iter().flatten().filter(|ending| ending.cancels > 0) {
             kernel.cancel(ending.operation, key(id));
         }
-        kernel.close(slot, key(id));
+        let (last, patience) = match parting {
+            Parting::Moved | Parting::Cut => (Last::Closes, 0),
+            Parting::Dropped => (Last::Asked, 0),
+            Parting::Whole { patience_ms } => (Last::Asked, ticks(patience_ms)),
+        };
+        match parting {
+            Parting::Moved => kernel.close(slot, key(id)),
+            Parting::Cut => kernel.reset(slot, key(id)),
+            Parting::Dropped | Parting::Whole { .. } => kernel.ask_unsent(slot, key(id)),
+        }
         let closing = Closing {
             ring,
             slot: Some(slot),
             fills_slot: true,
             held,
             endings,
+            last,
+            patience,
             looks: 0,
             asks_again: false,
         };
@@ -135,6 +167,8 @@ impl<K: Kernel> Sockets<K> {
             fills_slot: false,
             held: Held::default(),
             endings: [None; 3],
+            last: Last::Closes,
+            patience: 0,
             looks: 0,
             asks_again: false,
         };
@@ -167,6 +201,36 @@ impl<K: Kernel> Sockets<K> {
             }
         }
         self.settle(id);
+    }
+
+    /// The kernel said how much the peer of a closed connection has not taken.
+    pub(super) fn unsent(&mut self, id: Id, result: &io::Result<u32>) {
+        let closing = self.closing.get_mut(&id).filter(|closing| closing.last == Last::Asked);
+        let Some((closing, slot)) = closing.and_then(|c| c.slot.map(|slot| (c, slot))) else {
+            return self.books.contradicted(Contradiction::Unknown, id, &"unsent");
+        };
+        let kernel = &mut self.rings[usize::from(closing.ring)];
+        match result {
+            Ok(1..) if closing.patience > 0 => {
+                closing.last = Last::Waits;
+                return;
+            }
+            Ok(1..) => {
+                self.resets += 1;
+                kernel.reset(slot, key(id));
+            }
+            Ok(0) => kernel.close(slot, key(id)),
+            Err(error) => {
+                kernel.close(slot, key(id));
+                self.books.contradicted(Contradiction::NoFile, id, error);
+            }
+        }
+        closing.last = Last::Closes;
+    }
+
+    /// A connection that was to be reset is closed as usual.
+    pub(super) fn not_reset(&mut self, id: Id, error: &io::Error) {
+        self.books.contradicted(Contradiction::NoFile, id, error);
     }
 
     /// A close was answered.
@@ -202,6 +266,14 @@ impl<K: Kernel> Sockets<K> {
     /// Asks again for last completions that have not come. Call it once a tick.
     pub(super) fn look_after_closing(&mut self) {
         for (&id, closing) in &mut self.closing {
+            if closing.last == Last::Waits
+                && let Some(slot) = closing.slot
+            {
+                closing.last = Last::Asked;
+                closing.patience -= 1;
+                closing.looks = 0;
+                self.rings[usize::from(closing.ring)].ask_unsent(slot, key(id));
+            }
             closing.looks += 1;
             if closing.looks >= OVERDUE_LOOKS {
                 self.books.contradicted(Contradiction::Overdue, id, &closing.endings);

@@ -32,6 +32,7 @@ const RESET: i32 = 104;
 const CANCELED: i32 = 125;
 const ALREADY: i32 = 114;
 const NOT_FOUND: i32 = 2;
+const BAD_FILE: i32 = 9;
 const AGAIN: i32 = 11;
 const NO_BUFFERS: i32 = 105;
 fn error<T>(errno: i32) -> io::Result<T> {
@@ -388,6 +389,28 @@ impl Kernel for Double {
         let file = self.host.borrow_mut().tables[self.number].remove(&slot);
         assert!(file.is_some(), "slot {slot} is closed once");
         self.end((key.bits(), 98), Event::Closed { key, result: Ok(()) });
+    }
+
+    fn reset(&mut self, slot: Slot, key: Key) {
+        if self.strikes(6) {
+            self.count("reset: EBADF");
+            let error = io::Error::from_raw_os_error(BAD_FILE);
+            self.end((key.bits(), 93), Event::NotReset { key, error });
+        }
+        self.close(slot, key);
+    }
+
+    fn ask_unsent(&mut self, slot: Slot, key: Key) {
+        assert!(self.host.borrow().tables[self.number].contains_key(&slot), "it is not closed");
+        let result = if self.strikes(2) {
+            self.count("unsent: the peer has not taken everything");
+            Ok(1 + self.random.below(9_000))
+        } else if self.strikes(20) {
+            self.fault("unsent: EBADF", BAD_FILE)
+        } else {
+            Ok(0)
+        };
+        self.end((key.bits(), 94), Event::Unsent { key, result });
     }
 
     fn send_slot(&mut self, slot: Slot, to: usize, token: Key, key: Key) {

@@ -229,6 +229,7 @@ impl<K: Kernel> Driver<K> {
             slots_used,
             polls: self.sockets.polls,
             closing: self.sockets.closing(),
+            closes_unsent: self.sockets.resets,
             contradictions: self.sockets.books.counts(),
             ..self.shell.clone()
         }

@@ -58,6 +58,12 @@ impl<K: Kernel> Driver<K> {
             Event::Closed { key, result } => {
                 self.sockets.closed(Id::from_bits(key.bits()), &result);
             }
+            Event::Unsent { key, result } => {
+                self.sockets.unsent(Id::from_bits(key.bits()), &result);
+            }
+            Event::NotReset { key, error } => {
+                self.sockets.not_reset(Id::from_bits(key.bits()), &error);
+            }
             Event::SlotSent { key, result } => {
                 let id = Id::from_bits(key.bits());
                 match result {

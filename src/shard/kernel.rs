@@ -25,6 +25,8 @@ pub(super) trait Kernel {
     fn await_writable(&mut self, slot: Slot, key: Key);
     fn cancel(&mut self, operation: Operation, key: Key);
     fn close(&mut self, slot: Slot, key: Key);
+    fn reset(&mut self, slot: Slot, key: Key);
+    fn ask_unsent(&mut self, slot: Slot, key: Key);
     fn send_slot(&mut self, slot: Slot, target: Self::Address, token: Key, key: Key);
     fn install(&mut self, slot: Slot, key: Key);
     fn send_all<'a>(
@@ -80,6 +82,14 @@ impl Kernel for Ring {
 
     fn close(&mut self, slot: Slot, key: Key) {
         self.close(slot, key);
+    }
+
+    fn reset(&mut self, slot: Slot, key: Key) {
+        self.reset(slot, key);
+    }
+
+    fn ask_unsent(&mut self, slot: Slot, key: Key) {
+        self.ask_unsent(slot, key);
     }
 
     fn send_slot(&mut self, slot: Slot, target: RingAddress, token: Key, key: Key) {

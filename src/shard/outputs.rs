@@ -40,9 +40,9 @@ impl<K: Kernel> Driver<K> {
                 Output::Discard { id, len } => self.sockets.discard(id, len),
                 Output::ReadOn { id } => self.sockets.want_read(id),
                 Output::AwaitWritable { id } => self.sockets.await_writable(id),
-                Output::Close { id, was_counted, .. } => {
+                Output::Close { id, was_counted, parting } => {
                     let address = self.addresses.remove(&id.index);
-                    self.sockets.close(id, Held { is_counted: was_counted, address });
+                    self.sockets.close(id, Held { is_counted: was_counted, address }, parting);
                 }
             }
         }

@@ -94,6 +94,8 @@ pub(super) struct Sockets<K> {
     pub(super) rings: Vec<K>,
     /// What the kernel said that cannot be.
     pub(super) books: Books,
+    /// Connections that were reset because their peers had not taken everything.
+    pub(super) resets: u64,
     pub(super) slots_per_ring: u32,
     pub(super) used: Vec<u32>,
     accepting: Vec<u32>,
@@ -121,6 +123,7 @@ impl<K: Kernel> Sockets<K> {
         Self {
             rings,
             books: Books::default(),
+            resets: 0,
             slots_per_ring,
             used: vec![0; count],
             accepting: vec![0; count],

@@ -1,7 +1,7 @@
 //! Whatever a peer does while its connection is being closed, the kernel forgets it as the node does.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use rustix::thread::{CpuSet, sched_setaffinity};
@@ -51,6 +51,31 @@ fn bytes_that_come_between_a_close_and_its_submission_keep_nothing_alive() {
         assert!(sees_end(stream), "a close frame, and no end");
     });
     node.settles(NOBODY);
+}
+
+/// How a peer that has read nothing of its history makes the node close.
+type Way = (&'static str, fn(&mut TcpStream));
+
+#[test]
+fn what_peers_have_not_taken_is_not_left_to_the_kernel() {
+    // The kernel itself would keep it for ten minutes.
+    let flags = ["--close-ms-max", "500", "--lingering-max", "1", "--user-timeout-ms", "600000"];
+    let node = Node::start(&flags);
+    for number in 0..40 {
+        node.comment("e", &format!("{number} {}", "x".repeat(1_900)));
+    }
+    let ways: [Way; 3] = [
+        ("an unknown opcode", |peer| peer.write_all(&[0x83, 0x80, 0, 0, 0, 0]).unwrap()),
+        ("a close frame", |peer| peer.write_all(&[0x88, 0x80, 0, 0, 0, 0]).unwrap()),
+        ("the end of its half", |peer| peer.shutdown(Shutdown::Write).unwrap()),
+    ];
+    for (way, end) in ways {
+        let mut peers: Vec<_> = (0..8).map(|_| node.join_narrow("e", "?history=40")).collect();
+        peers.iter_mut().for_each(|peer| end(peer.socket.get_mut()));
+        node.settles(NOBODY);
+        let resets = node.metric("uproar_closes_unsent_total", "");
+        assert!(way == "an unknown opcode" || resets >= 8.0, "{way}: {resets} resets");
+    }
 }
 
 #[test]

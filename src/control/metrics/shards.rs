@@ -366,6 +366,11 @@ static ROWS: &[Row] = &[
         "Connections that are closed and to whose sockets the kernel may still refer; they count against limits.",
         |r| r.shell.closing,
     ),
+    counter(
+        "uproar_closes_unsent_total",
+        "Closed connections that were reset because their peers did not take what was left within close_ms_max.",
+        |r| r.shell.closes_unsent,
+    ),
     Row {
         name: "uproar_ring_contradictions_total",
         kind: Kind::Counter,

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Engine, Output};
+use super::{Engine, Output, Parting};
 use crate::connection::{Connection, Handshake, Phase};
 use crate::http::{self, Content, Head, Rejection};
 use crate::mesh::Join;
@@ -94,7 +94,7 @@ impl Engine {
     /// The control plane has the socket of a plain HTTP request.
     pub fn handed_over(&mut self, id: Id) {
         self.counters.handovers += 1;
-        self.remove(id, true);
+        self.remove(id, Parting::Moved);
     }
 
     /// The control plane could not take the socket, and the connection stays to be refused. `read` is what was
@@ -133,7 +133,7 @@ impl Engine {
         let Phase::Handshake(handshake) = &connection.phase else { return };
         if handshake.bytes.is_empty() {
             self.counters.refusals[rejection.refusal() as usize] += 1;
-            return self.remove(id, false);
+            return self.remove(id, Parting::Dropped);
         }
         let content = Content::for_request(&handshake.bytes);
         self.answer_request(now, id, rejection, content);

@@ -11,7 +11,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Engine, Output};
+use super::{Engine, Output, Parting};
 use crate::connection::Phase;
 use crate::report::LingerCut;
 use crate::table::Id;
@@ -70,7 +70,9 @@ impl Engine {
 
     pub(super) fn cut_off(&mut self, id: Id, why: LingerCut) {
         self.counters.lingers_cut[why as usize] += 1;
-        self.remove(id, false);
+        // Who has heard the word and waits for the end gets an ordinary one.
+        let parting = if why == LingerCut::Time { Parting::Dropped } else { Parting::Cut };
+        self.remove(id, parting);
     }
 
     /// Bytes of a connection that lingers.

@@ -122,9 +122,26 @@ pub enum Output {
         id: Id,
         /// It counted as a connection of the node.
         was_counted: bool,
-        /// Its socket lives on in another shard.
-        has_moved: bool,
+        /// What is to become of what the peer has not taken.
+        parting: Parting,
     },
+}
+
+/// How a socket goes. The kernel keeps bytes for a peer that does not take them, long after a plain close and
+/// where no limit counts them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parting {
+    /// It lives on in another shard or in the control plane.
+    Moved,
+    /// Once the peer has taken everything; it has this long, in milliseconds, and is reset then.
+    Whole {
+        /// `close_ms_max`.
+        patience_ms: u32,
+    },
+    /// At once, by a reset if the peer has not taken everything: nobody listens any more.
+    Dropped,
+    /// At once, by a reset.
+    Cut,
 }
 
 /// Who the engine is.
@@ -301,11 +318,11 @@ impl Engine {
             self.connections.at(id.index).cause = cause;
         }
         self.leave_room(now, id);
-        self.remove(id, false);
+        self.remove(id, Parting::Dropped);
     }
 
     /// Frees the entry and tells the shell to close the socket.
-    fn remove(&mut self, id: Id, has_moved: bool) {
+    fn remove(&mut self, id: Id, parting: Parting) {
         let Some(connection) = self.connections.remove(id) else { return };
         self.wheel.cancel(id.index);
         self.private_bytes -= connection.private_len() as u64;
@@ -329,7 +346,7 @@ impl Engine {
             self.counters.closes[connection.cause as usize] += 1;
         }
         let was_counted = connection.is_counted || connection.is_refused;
-        self.outputs.push_back(Output::Close { id, was_counted, has_moved });
+        self.outputs.push_back(Output::Close { id, was_counted, parting });
     }
 
     /// Takes a live connection out of its room; it is `Closing` afterwards.

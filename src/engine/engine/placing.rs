@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use super::timers::spread;
-use super::{Engine, Half, Output};
+use super::{Engine, Half, Output, Parting};
 use crate::address::Address;
 use crate::codec::{self, Codec, Notice};
 use crate::connection::{Author, Connection, Leaving, Phase};
@@ -186,7 +186,7 @@ impl Engine {
         self.counters.moves += 1;
         let Leaving { to, join } = *leaving;
         self.outboxes[to as usize].push(MeshMessage::Join(Box::new(join)));
-        self.remove(id, true);
+        self.remove(id, Parting::Moved);
     }
 
     /// The target shard could not take the socket.

@@ -1,6 +1,6 @@
 //! What a live connection says: messages, pings, closes, and everything that is against the rules.
 
-use super::Engine;
+use super::{Engine, Parting};
 use crate::codec::{self, Codec, CommandFault, Notice, Reference};
 use crate::connection::Phase;
 use crate::control::PostRefusal;
@@ -201,7 +201,7 @@ impl Engine {
             return;
         }
         if connection.private_len() == 0 {
-            self.remove(id, false);
+            self.remove(id, Parting::Whole { patience_ms: self.limits.close_ms_max });
         } else {
             self.arm(now, id);
         }

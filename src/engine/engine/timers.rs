@@ -1,6 +1,6 @@
 //! Everything that happens because time has passed.
 
-use super::Engine;
+use super::{Engine, Parting};
 use crate::codec::Codec;
 use crate::connection::{Connection, Phase};
 use crate::fanout::FeedKey;
@@ -152,7 +152,9 @@ impl Engine {
                 self.arm(now, id);
             }
             Phase::Closing { rest: Some(_) } => self.cut_off(id, LingerCut::Time),
-            Phase::Arriving { .. } | Phase::Closing { .. } => self.remove(id, false),
+            Phase::Arriving { .. } | Phase::Closing { .. } => {
+                self.remove(id, Parting::Dropped);
+            }
             Phase::Live { .. } | Phase::Echo => {
                 let has_stalled = connection.is_blocked
                     && connection.socket_tick + ticks(self.limits.stall_ms_max) <= tick;

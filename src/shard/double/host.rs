@@ -27,7 +27,7 @@ pub(super) const MOVE_ERRORS: [(i32, &str); 4] = [
 ];
 
 /// Every fault that is injected. The names of errors are the kernel's.
-pub(super) const FAULTS: [&str; 30] = [
+pub(super) const FAULTS: [&str; 33] = [
     "accept: ECONNRESET",
     "accept: EINVAL",
     "accept: EMFILE",
@@ -54,10 +54,13 @@ pub(super) const FAULTS: [&str; 30] = [
     "read: ECONNRESET",
     "read: ENOBUFS",
     "request: ECONNRESET",
+    "reset: EBADF",
     "send: EAGAIN",
     "send: ECONNRESET",
     "send: ENOBUFS",
     "send: short",
+    "unsent: EBADF",
+    "unsent: the peer has not taken everything",
 ];
 
 /// What the rings of a node share.

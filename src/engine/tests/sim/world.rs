@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use uproar_engine::engine::{Chunk, Engine, Output, Setup, Source};
+use uproar_engine::engine::{Chunk, Engine, Output, Parting, Setup, Source};
 use uproar_engine::limits::{LagPolicy, Limits, READ_BYTES_MAX};
 use uproar_engine::mesh::MeshMessage;
 use uproar_engine::random::Random;
@@ -244,12 +244,12 @@ impl World {
                     let socket = self.held(shard, id).socket;
                     self.sockets[socket].awaits_writable = true;
                 }
-                Output::Close { id, was_counted, has_moved } => {
+                Output::Close { id, was_counted, parting } => {
                     let held = self.shards[shard].held.remove(&id);
                     let held = held.expect("a connection is closed once");
                     assert_eq!(was_counted, held.is_counted, "what is counted is counted back");
                     self.live -= u32::from(was_counted);
-                    if !has_moved {
+                    if parting != Parting::Moved {
                         let socket = &mut self.sockets[held.socket];
                         assert!(!socket.is_closed, "a socket is closed once");
                         socket.node_closes();
