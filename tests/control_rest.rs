@@ -2,7 +2,7 @@
 
 mod fake;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -181,4 +181,31 @@ fn after_an_answer_peers_are_heard_within_the_limits_of_the_settings() {
         let _ = talker.write(&[b'x'; 1_024]);
         node.has_metric(&cuts("linger_bytes_max"))
     });
+}
+
+#[test]
+fn who_has_its_answer_and_stays_keeps_no_place_from_others() {
+    let node = TestNode::start(&[("http_connections_max", "2"), ("close_ms_max", "60000")]);
+    let stay = |path: &str| {
+        let mut stream = TcpStream::connect(node.public).expect("the node listens");
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").expect("the node reads");
+        let mut first = [0; 12];
+        stream.read_exact(&mut first).expect("the node answers");
+        (stream, String::from_utf8_lossy(&first).into_owned())
+    };
+    let cut = || {
+        let metrics = node.get_admin("/metrics").body;
+        let series = "uproar_http_lingers_cut_total{limit=\"http_connections_max\"} ";
+        let value = metrics.split_once(series).expect("it is always there").1.lines().next();
+        value.and_then(|value| value.parse::<usize>().ok()).expect("a number")
+    };
+    // More than there are places for either kind of request; as many as these are heard.
+    for (path, count, status) in [("/health", 70, "200"), ("/v1/events/e", 6, "404")] {
+        let before = cut();
+        let stayed: Vec<_> = (0..count).map(|_| stay(path)).collect();
+        let all = |(_, first): &(TcpStream, String)| first.ends_with(status);
+        assert!(stayed.iter().all(all), "{path}: {stayed:?}");
+        assert_eq!(node.get(path).status.to_string(), status);
+        until("the oldest are let go and counted", || cut() >= before + count - 2);
+    }
 }

@@ -31,6 +31,7 @@ use tracing::debug;
 use uproar_engine::address::Address;
 use uproar_engine::http::{Rejection, split_target};
 
+use super::lingering;
 use super::node::Node;
 use super::places::{Places, Seated};
 use crate::link::Handover;
@@ -87,10 +88,9 @@ pub(super) async fn serve(mut handovers: mpsc::Receiver<Handover>, port: Port) {
                 port.refused.fetch_add(1, Ordering::Relaxed);
                 // Overload: whoever cannot take this at once gets the close alone.
                 let node = Arc::clone(&port.node);
-                if let (Ok(stream), Some(place)) = (refuse(handover), node.lingering.place()) {
+                if let Ok(stream) = refuse(handover) {
                     here.spawn(async move {
                         node.lingering.linger(stream, &node.limits()).await;
-                        drop(place);
                     });
                 }
                 continue;
@@ -100,13 +100,15 @@ pub(super) async fn serve(mut handovers: mpsc::Receiver<Handover>, port: Port) {
         runtime.spawn(async move {
             let peer = handover.peer;
             let served = tokio::select! {
-                served = serve_one(handover, router, &node) => served,
+                served = serve_one(handover, router) => served,
                 () = place.evicted() => Err(ServeError::Evicted),
             };
-            if let Err(why) = served {
-                debug!(%peer, %why, "an HTTP connection ended early");
-            }
+            // Who has its answer leaves its place to others.
             drop(place);
+            match served {
+                Ok(stream) => node.lingering.linger(stream, &node.limits()).await,
+                Err(why) => debug!(%peer, %why, "an HTTP connection ended early"),
+            }
         });
     }
 }
@@ -129,7 +131,8 @@ fn refuse(Handover { mut stream, read, .. }: Handover) -> io::Result<TcpStream> 
     TcpStream::from_std(stream)
 }
 
-async fn serve_one(handover: Handover, router: Router, node: &Node) -> Result<(), ServeError> {
+/// Answers a request; the stream, when everything of the answer is in the kernel's hands.
+async fn serve_one(handover: Handover, router: Router) -> Result<TcpStream, ServeError> {
     handover.stream.set_nonblocking(true)?;
     let stream = TcpStream::from_std(handover.stream)?;
     let (replay, stream) = Replay::new(handover.read, stream);
@@ -149,19 +152,19 @@ async fn serve_one(handover: Handover, router: Router, node: &Node) -> Result<()
         .max_buf_size(READ_BUFFER_BYTES_MAX)
         .serve_connection(io, service);
     let answered = timeout(REQUEST_TIMEOUT, connection).await.map_err(|_| ServeError::Slow)?;
-    // Also a request that cannot be understood has had its answer.
-    if let Ok(stream) = stream.await {
-        node.lingering.linger(stream, &node.limits()).await;
+    if let Err(why) = answered {
+        debug!(peer = %handover.peer, %why, "a request could not be understood, or its answer not be sent");
     }
-    Ok(answered?)
+    // Also a request that cannot be understood has had its answer.
+    stream.await.map_err(|_| ServeError::Gone)
 }
 
 #[derive(Debug, thiserror::Error)]
 enum ServeError {
     #[error("{0}")]
     Io(#[from] io::Error),
-    #[error("{0}")]
-    Http(#[from] hyper::Error),
+    #[error("its stream went away with its answer")]
+    Gone,
     #[error("not done within {} s", REQUEST_TIMEOUT.as_secs())]
     Slow,
     #[error("its place was needed for another address")]
@@ -192,7 +195,9 @@ impl Drop for Replay {
     fn drop(&mut self) {
         if let (Some(stream), Some(back)) = (self.stream.take(), self.back.take()) {
             // Nobody waits for it when its request took too long, or its place was needed.
-            let _ = back.send(stream);
+            if let Err(stream) = back.send(stream) {
+                lingering::reset(&stream);
+            }
         }
     }
 }

@@ -12,8 +12,8 @@ use crate::config::{Config, Loaded, Origin, Problem, Problems, Sources, find};
 pub const SLOTS_SPARE: u64 = 1_024;
 /// Direct descriptors of one ring; larger tables gain nothing here.
 pub const SLOTS_PER_RING_MAX: u64 = 32_768;
-/// Ordinary descriptors the process itself needs: logs, listeners, epoll, signals, files.
-const DESCRIPTORS_OWN: u64 = 64;
+/// Ordinary descriptors the process itself needs: logs, listeners, epoll, signals, files; and 64 health checks.
+const DESCRIPTORS_OWN: u64 = 128;
 /// Ordinary descriptors of a shard besides its rings: listener, eventfd, executor.
 const DESCRIPTORS_PER_SHARD: u64 = 16;
 
@@ -80,10 +80,11 @@ impl Layout {
     }
 }
 
-/// Ordinary descriptors of a node, besides the sockets in rings.
+/// Ordinary descriptors of a node, besides the sockets in rings. Plain HTTP connections are served, and then heard to
+/// their end (`control::lingering`).
 #[must_use]
 pub(crate) fn descriptors(http_connections: u64, shards: u64, rings_per_shard: u64) -> u64 {
-    DESCRIPTORS_OWN + http_connections + shards * (DESCRIPTORS_PER_SHARD + rings_per_shard)
+    DESCRIPTORS_OWN + 2 * http_connections + shards * (DESCRIPTORS_PER_SHARD + rings_per_shard)
 }
 
 /// What does not fit, after the settings that it follows from.

@@ -2,16 +2,17 @@
 //! destroys the answer before it has been read (RFC 9112 §9.6).
 //!
 //! The shards do the same for whom they close or refuse (`engine/lingering.rs`), within the same limits of a
-//! connection: `linger_bytes_max` and `close_ms_max`. Who was served is heard in the place it had; who was refused has
-//! none, and as many of these as there are places (`http_connections_max`) are heard at once.
+//! connection: `linger_bytes_max` and `close_ms_max`. Nobody has a place among those who are served meanwhile; as many
+//! as there are of those places (`http_connections_max`) are heard at once, and one more takes the place of the oldest.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 use uproar_engine::limits::Limits;
 
@@ -20,7 +21,7 @@ use uproar_engine::limits::Limits;
 enum Cut {
     Time,
     Bytes,
-    Places,
+    Count,
 }
 
 impl Cut {
@@ -31,47 +32,64 @@ impl Cut {
 /// Who is heard to the end.
 #[derive(Debug)]
 pub(super) struct Lingering {
-    /// For refused connections.
-    places: Arc<Semaphore>,
-    present: AtomicU64,
+    present_max: usize,
+    present: Mutex<Present>,
     cut: [AtomicU64; Cut::LABELS.len()],
 }
 
-impl Lingering {
-    pub(super) fn new(places_max: usize) -> Self {
-        let places = Arc::new(Semaphore::new(places_max));
-        Self { places, present: AtomicU64::new(0), cut: Default::default() }
-    }
+/// Those that are heard now, oldest first.
+#[derive(Debug, Default)]
+struct Present {
+    next: u64,
+    peers: VecDeque<(u64, oneshot::Sender<()>)>,
+}
 
-    /// A place for a connection that was refused.
-    pub(super) fn place(&self) -> Option<OwnedSemaphorePermit> {
-        let place = Arc::clone(&self.places).try_acquire_owned().ok();
-        if place.is_none() {
-            self.count(Cut::Places);
-        }
-        place
+impl Lingering {
+    pub(super) fn new(present_max: usize) -> Self {
+        Self { present_max, present: Mutex::default(), cut: Default::default() }
     }
 
     /// Says that there is no more to come, and hears the peer to its end or to a limit.
-    pub(super) async fn linger(&self, stream: TcpStream, limits: &Limits) {
+    pub(super) async fn linger(&self, mut stream: TcpStream, limits: &Limits) {
         let time_max = Duration::from_millis(limits.close_ms_max.into());
         let bytes_max = limits.linger_bytes_max as usize;
-        let _present = Present::new(&self.present);
-        match timeout(time_max, hear(stream, bytes_max)).await {
-            // A peer that is gone does not need it.
-            Ok(Ok(true) | Err(_)) => {}
-            Ok(Ok(false)) => self.count(Cut::Bytes),
-            Err(_) => self.count(Cut::Time),
-        }
+        let (_seat, needed) = self.sit();
+        let cut = tokio::select! {
+            heard = timeout(time_max, hear(&mut stream, bytes_max)) => match heard {
+                // A peer that is gone does not need it.
+                Ok(Ok(true) | Err(_)) => return,
+                Ok(Ok(false)) => Cut::Bytes,
+                Err(_) => Cut::Time,
+            },
+            _ = needed => Cut::Count,
+        };
+        self.cut[cut as usize].fetch_add(1, Relaxed);
+        reset(&stream);
     }
 
-    fn count(&self, cut: Cut) {
-        self.cut[cut as usize].fetch_add(1, Relaxed);
+    /// A seat among those who are heard, and what tells when somebody else needs it.
+    fn sit(&self) -> (Seat<'_>, oneshot::Receiver<()>) {
+        let (need, needed) = oneshot::channel();
+        let mut present = self.present();
+        while present.peers.len() >= self.present_max.max(1)
+            && let Some((_, oldest)) = present.peers.pop_front()
+        {
+            // It may have ended at this moment.
+            let _ = oldest.send(());
+        }
+        let number = present.next;
+        present.next += 1;
+        present.peers.push_back((number, need));
+        (Seat { of: self, number }, needed)
+    }
+
+    fn present(&self) -> MutexGuard<'_, Present> {
+        self.present.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Connections that are heard now.
-    pub(super) fn present(&self) -> u64 {
-        self.present.load(Relaxed)
+    pub(super) fn count(&self) -> u64 {
+        self.present().peers.len() as u64
     }
 
     /// Those that were cut off, by limit.
@@ -80,24 +98,30 @@ impl Lingering {
     }
 }
 
-/// Counts a connection for as long as it is heard, also when its place is taken away meanwhile.
-struct Present<'a>(&'a AtomicU64);
+/// A seat, left when it is dropped.
+struct Seat<'a> {
+    of: &'a Lingering,
+    number: u64,
+}
 
-impl<'a> Present<'a> {
-    fn new(count: &'a AtomicU64) -> Self {
-        count.fetch_add(1, Relaxed);
-        Self(count)
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        let mut present = self.of.present();
+        if let Ok(at) = present.peers.binary_search_by_key(&self.number, |(number, _)| *number) {
+            present.peers.remove(at);
+        }
     }
 }
 
-impl Drop for Present<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
-    }
+/// Has the coming close throw away what the peer has not taken: the kernel would keep it for long, and no limit
+/// counts it there.
+pub(super) fn reset(stream: &TcpStream) {
+    // Only a socket that is gone refuses.
+    let _ = rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO));
 }
 
 /// Whether the peer has ended within so many bytes.
-async fn hear(mut stream: TcpStream, bytes_max: usize) -> std::io::Result<bool> {
+async fn hear(stream: &mut TcpStream, bytes_max: usize) -> std::io::Result<bool> {
     stream.shutdown().await?;
     let mut rest = [0; 4_096];
     let mut heard = 0;

@@ -135,7 +135,7 @@ fn node_families(node: &Node, reports: &[Option<Report>]) -> Vec<Family> {
         gauge(
             "uproar_http_lingering_connections",
             "HTTP connections that have had their answer and are heard to their end.",
-            node.lingering.present(),
+            node.lingering.count(),
         ),
         lingers_cut,
         counter(
