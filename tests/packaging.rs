@@ -56,6 +56,15 @@ fn a_first_installation_says_nothing_of_a_running_node() {
     assert_eq!(told, "");
 }
 
+/// A sum that wraps in what is shipped would go on with a wrong limit; only debug builds check by default.
+#[test]
+fn what_is_shipped_aborts_at_a_sum_that_wraps() {
+    let manifest = fs::read_to_string(source("Cargo.toml")).unwrap();
+    let (_, rest) = manifest.split_once("\n[profile.release]\n").unwrap();
+    let release: Vec<&str> = rest.lines().take_while(|line| !line.starts_with('[')).collect();
+    assert!(release.contains(&"overflow-checks = true"), "{release:?}");
+}
+
 /// Where each file of the package goes, by its place in the repository.
 fn assets() -> Vec<(String, String)> {
     let manifest = fs::read_to_string(source("Cargo.toml")).unwrap();
