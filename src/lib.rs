@@ -9,3 +9,4 @@ pub mod shard;
 mod terminal;
 pub mod top;
 pub mod version;
+mod words;

@@ -163,7 +163,7 @@ fn config_check_accepts_what_config_default_prints() {
     assert_eq!(bad.status.code(), Some(78));
     let expected = format!(
         "uproar: {0}:1: shard is not a setting; did you mean shards?\n\
-         uproar: {0}:2: rooms_max is a string here, but takes 1 to 16777216 rooms\n",
+         uproar: {0}:2: rooms_max is text in quotes here, but takes 1 to 16777216 rooms, written as rooms_max = 65536\n",
         path.display()
     );
     assert_eq!(stderr(&bad), expected);

@@ -202,11 +202,11 @@ fn every_problem_of_a_file_is_reported_with_its_line() {
     let problems = file.problems();
     let expected = [
         "1: frame_byte_max is not a setting; did you mean frame_bytes_max?",
-        "2: shards is a string here, but takes auto, or 1 to 256 shards",
+        "2: shards is text in quotes here, but takes auto, or 1 to 256 shards",
         "4: lag_policy = skip cannot be read; it takes skip, evict",
-        "5: history_frames is a string here, but takes 0 to 65536 frames",
-        "6: cpus is an array here",
-        "7: node is an integer here",
+        "5: history_frames is text in quotes here, but takes 0 to 65536 frames",
+        "6: cpus is a list here",
+        "7: node is a whole number here",
         "8: rooms_max is \"-1\", which is not a whole number",
         "9: log_level is \"loud\"",
         "10: limits is not a setting",

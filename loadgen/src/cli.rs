@@ -24,6 +24,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Task {
     /// Run a scenario against a server
+    #[command(allow_negative_numbers = true)]
     Run(Box<Run>),
     /// Set the reports of two runs side by side
     Compare(Compare),

@@ -129,10 +129,17 @@ fn start_plane(cpu: usize, plan: PlanePlan) -> io::Result<PlanePort> {
             Err(error) => report_start(&ready, Err(error)),
         }
     });
-    spawned.map_err(|error| {
-        io::Error::other(format!("cannot start a load generator thread on CPU {cpu}: {error}"))
-    })?;
-    let waker = started.recv().map_err(|_| io::Error::other("a plane ended at its start"))??;
+    let refused = |why: String| {
+        io::Error::other(format!("cannot start a load generator thread on CPU {cpu}: {why}"))
+    };
+    let died = |why: String| refused(uproar_ring::explain_executor(&why));
+    let executor = spawned.map_err(|error| died(error.to_string()))?;
+    let Ok(made) = started.recv() else {
+        // It ended before its task began.
+        let ended = executor.join();
+        return Err(died(ended.map_or_else(|error| error.to_string(), |()| "it ended".to_owned())));
+    };
+    let waker = made.map_err(|error| refused(error.to_string()))?;
     let name = format!("the load generator thread on CPU {cpu}");
     Ok(PlanePort { name, commands, answers, waker: Some(waker) })
 }

@@ -36,6 +36,7 @@ mod sources;
 mod tally;
 mod verify;
 mod wire;
+mod words;
 
 use std::process::ExitCode;
 
@@ -48,7 +49,10 @@ fn main() -> ExitCode {
     let held = |held: bool| if held { Outcome::Passed } else { Outcome::Failed };
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
-        Err(why) if why.use_stderr() => why.exit(),
+        Err(why) if why.use_stderr() => {
+            say::note(&words::usage(&why));
+            return ExitCode::from(2);
+        }
         Err(help) => {
             say::text(&help.render().to_string());
             return ExitCode::SUCCESS;

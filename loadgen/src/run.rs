@@ -27,6 +27,7 @@ use crate::slo::Standing;
 use crate::sources::Sources;
 use crate::tally::Tally;
 use crate::wire::{Dialect, Templates};
+use crate::words;
 
 /// How memory is counted; part of every report.
 const MEMORY_METHOD: &str = "user: growth of the server's PSS (smaps_rollup) since before the first \
@@ -51,8 +52,9 @@ pub(crate) fn run(options: &Run) -> Result<Outcome, String> {
         return Ok(Outcome::Passed);
     }
     let Some(folder) = &options.out else { return run_with(options, parameters) };
-    files::prepare(folder)
-        .map_err(|error| format!("cannot write to {} of --out: {error}", folder.display()))?;
+    files::prepare(folder).map_err(|error| {
+        format!("cannot write to {} of --out: {}", folder.display(), words::of_file(&error))
+    })?;
     let done = run_with(options, parameters);
     if let Err(why) = &done
         && !folder.join("report.json").exists()
@@ -257,8 +259,9 @@ pub(crate) fn work(options: &Worker) -> Result<(), String> {
     let cpus = take_cpus(&options.cpus)?;
     let start =
         |setup: &Setup| start_crew(setup, &cpus, options.source_ip.as_deref(), descriptors_max);
-    remote::work(options.listen, cpus.len() as u32, start)
-        .map_err(|error| format!("cannot serve coordinators at {}: {error}", options.listen))
+    remote::work(options.listen, cpus.len() as u32, start).map_err(|error| {
+        format!("cannot serve coordinators at {}: {}", options.listen, words::cannot_listen(&error))
+    })
 }
 
 /// Starts this host's planes.
@@ -295,7 +298,7 @@ fn find_server(
     match options.server_pid {
         Some(pid) => {
             let process = Process::new(pid, options.server_children, allowed);
-            process.map(Some).ok_or_else(|| format!("there is no process {pid} on this host"))
+            process.map(Some).ok_or_else(|| format!("--server-pid: there is no process {pid} on this host; leave it out and the server is found by its port"))
         }
         None if target.ip().is_loopback() => Ok(Process::listening_at(target, allowed)),
         None => Ok(None),
@@ -317,10 +320,20 @@ fn dialect(parameters: &Parameters) -> Dialect {
 }
 
 fn resolve(target: &str) -> Result<SocketAddr, String> {
-    let addresses = target.to_socket_addrs();
-    let mut addresses =
-        addresses.map_err(|error| format!("{target:?} is not a host and port: {error}"))?;
-    addresses.next().ok_or_else(|| format!("{target:?} has no address"))
+    let wrong = |why: &str| format!("--target is {target:?}, {why}");
+    if target.contains("//") {
+        return Err(wrong("but takes HOST:PORT alone, without a scheme and a path"));
+    }
+    let Some((_, port)) = target.rsplit_once(':') else {
+        return Err(wrong("but takes HOST:PORT, as in 127.0.0.1:8080"));
+    };
+    if port.parse::<u16>().is_err() {
+        return Err(wrong("but the port is a number up to 65535"));
+    }
+    let mut addresses = target
+        .to_socket_addrs()
+        .map_err(|_| wrong("and no such host is known; is its name right?"))?;
+    addresses.next().ok_or_else(|| wrong("and that host has no address"))
 }
 
 /// One plain connect, so that a wrong address is one sentence and not fifty thousand failures.
@@ -357,7 +370,8 @@ fn raise_descriptors() -> Result<u64, String> {
         })?;
     if maximum < 4_096 {
         return Err(format!(
-            "the hard limit of descriptors is {maximum}; raise it to at least 4096 (ulimit -Hn, LimitNOFILE=)"
+            "the hard limit of descriptors is {maximum}, and 4096 is the least; {}",
+            uproar_ring::RAISE_NOFILE
         ));
     }
     Ok(maximum)

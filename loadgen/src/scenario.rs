@@ -272,6 +272,7 @@ impl Parameters {
         self.check_audience()?;
         self.check_numbers()?;
         self.check_course()?;
+        self.check_templates()?;
         if self.speak == Speak::Generic && self.publishers > 1 {
             return Err("a generic server gives no offsets, so order can only be verified with \
                         --publishers 1"
@@ -285,6 +286,34 @@ impl Parameters {
         Ok(())
     }
 
+    /// What only a generic server is told.
+    fn check_templates(&self) -> Result<(), String> {
+        let base = Self::default();
+        if self.speak == Speak::Generic {
+            if !self.publish.contains("{marker}") {
+                return Err(
+                    "--publish must hold {marker}, by which comments are known again".to_owned()
+                );
+            }
+            if !self.path.starts_with('/') {
+                return Err(format!("--path is {:?}, but begins with /", self.path));
+            }
+            return Ok(());
+        }
+        let given = [
+            ("--path", self.path != base.path),
+            ("--hello", self.hello != base.hello),
+            ("--publish", self.publish != base.publish),
+            ("--subprotocol", self.subprotocol != base.subprotocol),
+        ];
+        match given.iter().find(|(_, is_given)| *is_given) {
+            Some((flag, _)) => {
+                Err(format!("{flag} is for other servers: add --speak generic, or leave it out"))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Who takes part.
     fn check_audience(&self) -> Result<(), String> {
         let minimum = crate::marker::MARKER_BYTES as u32;
@@ -294,13 +323,16 @@ impl Parameters {
             ));
         }
         if self.viewers == 0 || self.events == 0 || self.events > self.viewers {
-            return Err("there must be at least one event, and a viewer for each".to_owned());
+            return Err(format!(
+                "--viewers is {} and --events is {}: there must be an event, and a viewer for each",
+                self.viewers, self.events
+            ));
         }
         if self.publishers == 0 {
             return Err("--publishers is at least 1".to_owned());
         }
         if u64::from(self.publishers) * u64::from(self.events) >= 1 << 24 {
-            return Err("more than 16 million publishers do not fit the marker".to_owned());
+            return Err("--publishers times --events is over 16 million, more than the marker can tell apart".to_owned());
         }
         if self.connects_per_sec == 0 || self.connects_in_flight == 0 {
             return Err("--connects-per-sec and --connects-in-flight are at least 1".to_owned());
@@ -351,7 +383,9 @@ impl Parameters {
             return Err("--repeats and --tries are at least 1".to_owned());
         }
         if self.step_secs > 0.0 && self.rate == 0.0 {
-            return Err("a rate that rises by steps cannot begin at --rate 0".to_owned());
+            return Err(
+                "a rate that rises by steps (--step-secs) cannot begin at --rate 0".to_owned()
+            );
         }
         if self.step_secs > 0.0 && !(self.step_factor > 1.0 && self.step_factor <= STEP_FACTOR_MAX)
         {

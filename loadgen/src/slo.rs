@@ -88,13 +88,14 @@ const COMPARISONS: [&str; 6] = ["<=", ">=", "==", "<", ">", "="];
 
 /// Reads a list of service levels.
 pub(crate) fn parse(text: &str) -> Result<Vec<Level>, String> {
-    text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(parse_level).collect()
+    let levels = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+    levels.map(|item| parse_level(item).map_err(|why| format!("--slo {item}: {why}"))).collect()
 }
 
 fn parse_level(item: &str) -> Result<Level, String> {
     let found = COMPARISONS.iter().find_map(|&c| item.split_once(c).map(|(l, r)| (l, c, r)));
-    let (name, comparison, value) =
-        found.ok_or_else(|| format!("{item:?} is not of the form p99<250ms"))?;
+    let (name, comparison, value) = found
+        .ok_or_else(|| "a level is a name, a comparison and a bound, as in p99<250ms".to_owned())?;
     let measure = match name.trim() {
         "p50" => Measure::Percentile(5_000),
         "p90" => Measure::Percentile(9_000),
@@ -128,7 +129,8 @@ fn parse_level(item: &str) -> Result<Level, String> {
 fn parse_value(text: &str, measure: Measure) -> Result<f64, String> {
     let split = text.find(|c: char| c.is_ascii_alphabetic() || c == '%').unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
-    let number: f64 = number.parse().map_err(|_| format!("{text:?} is not a number"))?;
+    let number: f64 =
+        number.parse().map_err(|_| format!("{text:?} does not begin with a number"))?;
     let scale = match (measure, unit) {
         (Measure::Percentile(_) | Measure::Max, "us") => 1e-6,
         (Measure::Percentile(_) | Measure::Max, "ms") => 1e-3,

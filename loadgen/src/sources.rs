@@ -106,7 +106,9 @@ fn route_to(target: SocketAddr) -> Option<IpAddr> {
 /// Reads `--source-ip`: addresses and `first-last` ranges, separated by commas.
 fn parse(text: &str) -> Result<Vec<IpAddr>, String> {
     let address = |text: &str| {
-        text.trim().parse::<IpAddr>().map_err(|_| format!("{text:?} is not an IP address"))
+        text.trim()
+            .parse::<IpAddr>()
+            .map_err(|_| format!("--source-ip: {text:?} is not an IP address"))
     };
     let mut addresses = Vec::new();
     for item in text.split(',') {
@@ -117,7 +119,11 @@ fn parse(text: &str) -> Result<Vec<IpAddr>, String> {
                     let range = u32::from(first)..=u32::from(last);
                     addresses.extend(range.map(|ip| IpAddr::V4(Ipv4Addr::from(ip))));
                 }
-                _ => return Err(format!("{item:?} is not a range of IPv4 addresses")),
+                _ => {
+                    return Err(format!(
+                        "--source-ip: {item:?} is not a range of IPv4 addresses, first-last"
+                    ));
+                }
             },
         }
     }

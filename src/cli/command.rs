@@ -145,7 +145,21 @@ fn pid(text: &str) -> Result<u32, String> {
     match text.parse() {
         Ok(0) => Err("the unit is not running: leave --pid out".into()),
         Ok(pid) => Ok(pid),
-        Err(why) => Err(format!("{why}: a process has a number")),
+        Err(_) => {
+            Err("a process has a number, as `systemctl show -P MainPID uproar` prints it".into())
+        }
+    }
+}
+
+/// A whole number within `min..=max`, or what it takes instead.
+fn whole(
+    unit: &'static str,
+    min: u32,
+    max: u32,
+) -> impl Fn(&str) -> Result<u32, String> + Clone + Send + Sync + 'static {
+    move |text| {
+        let number = text.parse().ok().filter(|number| (min..=max).contains(number));
+        number.ok_or_else(|| format!("it takes a whole number, {min} to {max} {unit}"))
     }
 }
 
@@ -157,7 +171,7 @@ fn top() -> Command {
             Arg::new("interval")
                 .long("interval")
                 .value_name("SECONDS")
-                .value_parser(value_parser!(u64).range(1..=3_600))
+                .value_parser(whole("seconds", 1, 3_600))
                 .default_value("2")
                 .help("Time between two looks"),
         )
@@ -165,7 +179,7 @@ fn top() -> Command {
             Arg::new("frames")
                 .long("frames")
                 .value_name("COUNT")
-                .value_parser(value_parser!(u64).range(1..))
+                .value_parser(whole("looks", 1, u32::MAX))
                 .help("Stop after so many looks; never if absent"),
         )
         .after_help(format!(
@@ -216,7 +230,7 @@ fn tail() -> Command {
             Arg::new("history")
                 .long("history")
                 .value_name("COMMENTS")
-                .value_parser(value_parser!(u32))
+                .value_parser(whole("comments", 0, 65_536))
                 .help("Start with this many comments from before; the node decides if absent"),
         )
         .arg(

@@ -78,6 +78,10 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
 /// What a status other than success says.
 pub(super) fn refused(status: StatusCode, body: &[u8]) -> Failure {
     match serde_json::from_slice(body) {
+        Ok(Refusal { code, .. }) if code == "not_found" => Failure(format!(
+            "there is no such path (404); is --url the public port (`listen` of the configuration, 8080 by default), \
+             and does it end before /v1?"
+        )),
         Ok(Refusal { code, message }) => {
             Failure(format!("refused with {} {code}: {message}", status.as_u16()))
         }

@@ -26,8 +26,9 @@ const KEYS: &str = "q ends   ? explains";
 
 pub(super) fn run(args: &ArgMatches) -> Result<(), Failure> {
     let url = NodeUrl::parse(required(args, "url"))?;
-    let every = Duration::from_secs(*args.get_one::<u64>("interval").expect("it has a default"));
-    let mut looks = args.get_one::<u64>("frames").copied().unwrap_or(u64::MAX);
+    let every =
+        Duration::from_secs((*args.get_one::<u32>("interval").expect("it has a default")).into());
+    let mut looks = args.get_one::<u32>("frames").map_or(u64::MAX, |&looks| looks.into());
     let keys = Keys::of_terminal();
     let is_drawn = io::stdout().is_terminal();
     let mut before: Option<(Snapshot, Instant)> = None;

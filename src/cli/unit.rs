@@ -59,7 +59,10 @@ pub(super) fn limits(unit: &str) -> Result<Limits, Failure> {
     let text = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
         let why = String::from_utf8_lossy(&output.stderr);
-        return Err(Failure(format!("--unit: systemctl show {unit}: {}", why.trim())));
+        let why = why.lines().next().unwrap_or("it does not say why");
+        return Err(Failure(format!(
+            "--unit: systemd does not tell the limits of {unit} ({why}); ask where the service runs, or use --anywhere"
+        )));
     }
     if !text.lines().any(|line| line == "LoadState=loaded") {
         return Err(Failure(format!("--unit: there is no unit {unit}; is the package installed?")));

@@ -77,6 +77,8 @@ impl NodeUrl {
             io::ErrorKind::TimedOut => {
                 ": no answer; is the address right, and no firewall between?"
             }
+            // A name that does not resolve has no errno.
+            _ if why.raw_os_error().is_none() => "; is the host's name right?",
             _ => "",
         };
         Failure(format!("cannot reach {}: {why}{advice}", self.authority))

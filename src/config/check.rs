@@ -3,6 +3,8 @@
 //! What a rule finds comes with the settings it compared, because one that is not good in itself
 //! makes the finding worthless.
 
+use std::net::SocketAddr;
+
 use super::sources::{Loaded, Origin, Problem};
 use super::{Config, find};
 
@@ -63,6 +65,8 @@ pub(super) fn problems(loaded: &Loaded) -> Vec<Found> {
         ORDERS.iter().filter_map(|order| out_of_order(order, loaded)).collect();
     problems.extend(drain(loaded));
     let server = &loaded.config.server;
+    problems.extend(unreachable(loaded, &["listen"], Some(server.listen)));
+    problems.extend(unreachable(loaded, &["admin"], server.admin));
     if server.admin.is_some_and(|admin| admin == server.listen && admin.port() != 0) {
         let problem = Problem {
             origin: origin(loaded, "admin"),
@@ -71,6 +75,26 @@ pub(super) fn problems(loaded: &Loaded) -> Vec<Found> {
         problems.push((&["admin", "listen"], problem));
     }
     problems
+}
+
+/// An address that the kernel may bind, and to which nobody can connect.
+fn unreachable(
+    loaded: &Loaded,
+    names: &'static [&'static str; 1],
+    addr: Option<SocketAddr>,
+) -> Option<Found> {
+    let addr = addr?;
+    let what = match addr {
+        _ if addr.ip().is_multicast() => "a multicast address",
+        SocketAddr::V4(addr) if addr.ip().is_broadcast() => "the broadcast address",
+        SocketAddr::V6(addr) if addr.ip().is_unicast_link_local() && addr.scope_id() == 0 => {
+            "a link's address without the link (write [fe80::1%2]:8080; `ip link` numbers them)"
+        }
+        _ => return None,
+    };
+    let [name] = *names;
+    let sentence = format!("{name} is {addr}, {what}, to which nobody can connect");
+    Some((names, Problem { origin: origin(loaded, name), sentence }))
 }
 
 /// The deadline counts from the signal, so it must hold the delay and the spread, in this order.

@@ -11,6 +11,7 @@ use toml::de::{DeTable, DeValue};
 use super::setting::{Kind, Setting};
 use super::sources::{Origin, Problem, Typed};
 use super::{find, nearest, syntax};
+use crate::words::unreadable;
 
 /// What a file says, and what is wrong with it.
 #[derive(Debug, Default)]
@@ -34,7 +35,7 @@ pub(super) fn read(path: &Path) -> Read {
     match std::fs::read_to_string(path) {
         Ok(text) => parse(path, &text),
         Err(why) => {
-            let sentence = format!("cannot read the configuration file {}: {why}", path.display());
+            let sentence = unreadable(path, &why);
             let problems = vec![Problem { origin: Origin::Default, sentence }];
             Read { problems, is_any_missing: true, ..Read::default() }
         }
@@ -91,22 +92,38 @@ fn parse(path: &Path, text: &str) -> Read {
 fn unknown(key: &str, value: &DeValue<'_>) -> String {
     let hint = match nearest(key) {
         Some(name) => format!("; did you mean {name}?"),
-        None if value.is_table() => "; the file is flat, without [tables]".to_owned(),
+        None if value.is_table() || value.is_array() => {
+            "; the file is flat, without [tables]".to_owned()
+        }
         None => "; `uproar config default` lists them all".to_owned(),
     };
     format!("{key} is not a setting{hint}")
+}
+
+/// What somebody wrote, for who does not know the words of TOML.
+fn kind_in_words(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "text in quotes",
+        DeValue::Integer(_) => "a whole number",
+        DeValue::Float(_) => "a number with a fraction",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date or time",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
 }
 
 /// The text one would have typed as a flag for this value.
 fn value_text(setting: &Setting, value: &DeValue<'_>) -> Result<String, String> {
     let is_number = setting.kind.bounds().is_some();
     let wrong = || {
-        let article = if value.type_str().starts_with(['a', 'i']) { "an" } else { "a" };
+        let meant = value.as_str().unwrap_or_default();
         Err(format!(
-            "{} is {article} {} here, but takes {}",
+            "{} is {} here, but takes {}, written as {}",
             setting.name,
-            value.type_str(),
-            setting.kind.range()
+            kind_in_words(value),
+            setting.kind.range(),
+            syntax::example(setting, meant)
         ))
     };
     match (value, setting.kind) {

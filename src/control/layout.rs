@@ -4,6 +4,8 @@
 //! The rule behind the arithmetic: everyone may be in one room, and a room may live on one
 //! shard, so each shard has a slot for every connection of the node, and some to spare.
 
+use uproar_ring::RAISE_NOFILE;
+
 use super::host::Host;
 use crate::config::{Config, Loaded, Origin, Problem, Problems, Sources, find};
 
@@ -109,8 +111,7 @@ fn lay_out(loaded: &Loaded, host: &Host) -> Result<Layout, Vec<Found>> {
     if descriptors > host.descriptors_max {
         let sentence = format!(
             "the descriptor limit is {}, but this configuration needs {descriptors} besides \
-             the sockets in rings: raise it (LimitNOFILE=, ulimit -n) or lower \
-             http_connections_max",
+             the sockets in rings: {RAISE_NOFILE}; or lower http_connections_max",
             host.descriptors_max
         );
         let names = &["http_connections_max", "cpus", "shards", "connections_max"];
@@ -182,8 +183,7 @@ pub(crate) fn rings(loaded: &Loaded, host: &Host) -> Result<(u64, u64), Found> {
     if rings > rings_max {
         let sentence = format!(
             "connections_max is {connections}, which needs {rings} rings a shard with a \
-             descriptor limit of {}, but {rings_max} is the most: raise the limit (LimitNOFILE=65536 in \
-             the unit, ulimit -n 65536 in a shell) or lower connections_max",
+             descriptor limit of {}, but {rings_max} is the most: {RAISE_NOFILE}; or lower connections_max",
             host.descriptors_max
         );
         return Err(found(loaded, names, "connections_max", sentence));

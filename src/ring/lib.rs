@@ -10,6 +10,7 @@
 //!
 //! Not here: what a connection is, when to read or write, any protocol.
 
+mod advice;
 mod buffers;
 mod decoding;
 mod event;
@@ -20,6 +21,7 @@ mod receiving;
 mod ring;
 mod wake;
 
+pub use advice::{RAISE_MEMLOCK, RAISE_NOFILE, explain_executor};
 pub use buffers::Buffer;
 pub use event::{Event, Key, Operation};
 pub use memory::give_back;

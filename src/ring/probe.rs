@@ -4,6 +4,8 @@ use std::io;
 
 use io_uring::{IoUring, Probe, opcode};
 
+use crate::advice::RAISE_MEMLOCK;
+
 /// Linux 6.8 is the first with all of these; `FIXED_FD_INSTALL` came last.
 const NEEDED: &[(u8, &str)] = &[
     (opcode::Accept::CODE, "ACCEPT"),
@@ -78,7 +80,12 @@ pub(crate) fn explain_setup(error: &io::Error) -> io::Error {
         }
         Some(libc::EINVAL) => "this kernel's io_uring is too old; run Linux 6.8 or newer",
         Some(libc::ENOMEM) => {
-            "not enough lockable memory for a ring; raise RLIMIT_MEMLOCK (LimitMEMLOCK=256M in the unit, ulimit -l in a shell)"
+            return io::Error::new(
+                error.kind(),
+                format!(
+                    "there is not enough lockable memory for a ring; {RAISE_MEMLOCK} ({error})"
+                ),
+            );
         }
         _ => "the ring could not be set up",
     };

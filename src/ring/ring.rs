@@ -120,9 +120,9 @@ impl Ring {
             io::Error::new(
                 error.kind(),
                 format!(
-                    "cannot register {} direct descriptors ({error}); raise RLIMIT_NOFILE \
-                     (LimitNOFILE=) to at least that",
-                    config.slots
+                    "cannot register {} direct descriptors ({error}); {}",
+                    config.slots,
+                    crate::advice::RAISE_NOFILE
                 ),
             )
         })?;

@@ -48,25 +48,6 @@ const EXECUTOR_IO_BYTES: usize = 64 * 1_024;
 /// executor's only task: never.
 const PREEMPT_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What to do about an executor that did not start.
-const EXECUTOR_NEEDS: &str =
-    "it needs io_uring and lockable memory; `uproar doctor` says which of them is missing";
-
-/// What glommio says about a limit of lockable memory under 512 KiB, which it looks at whatever the process may lock.
-const MEMLOCK_LIMIT: &str = "MemLockLimit(";
-
-/// Why an executor died, for whoever has never heard of executors.
-fn in_words(why: &str) -> String {
-    let limits = why.split_once(MEMLOCK_LIMIT).and_then(|(_, rest)| rest.split_once(')'));
-    match limits.and_then(|(limits, _)| limits.split_once('/')) {
-        Some((limit, least)) => format!(
-            "this process may lock {limit} bytes of memory, and {least} is the least: raise the limit \
-             (LimitMEMLOCK=256M in the unit, ulimit -l in a shell, --ulimit memlock=268435456 in a container)"
-        ),
-        None => format!("{why}; {EXECUTOR_NEEDS}"),
-    }
-}
-
 /// Everything the shards need to know before the first socket is opened.
 #[derive(Debug)]
 pub struct Plan {
@@ -135,7 +116,7 @@ pub enum LaunchError {
         source: std::io::Error,
     },
     /// A shard's executor ended before the shard was ready: glommio could not set up its own rings.
-    #[error("shard {shard} cannot start: {}", in_words(why))]
+    #[error("shard {shard} cannot start: {}", uproar_ring::explain_executor(why))]
     Died {
         /// Which shard.
         shard: usize,
@@ -208,7 +189,7 @@ pub fn launch(plan: Plan, handovers: mpsc::Sender<Handover>) -> Result<Shards, L
                     }
                 }
             })
-            .map_err(|error| kernel(shard, std::io::Error::other(error.to_string())))?;
+            .map_err(|error| LaunchError::Died { shard, why: error.to_string() })?;
         made.push(Made { is_made, tell_neighbours, waker, executor });
     }
     introduce(made, plan.slots_per_ring, &plan.cpus)?;

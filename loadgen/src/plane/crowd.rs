@@ -259,7 +259,7 @@ impl Crowd {
             Heard::Refused { code } => {
                 self.tally.counters.posts_refused += 1;
                 self.answered(index);
-                self.trouble(|| format!("a post was refused: {code}"));
+                self.trouble(|| crate::words::refused_post(&code));
             }
             Heard::Gap { from, to } => self.gap(index, from, to),
             Heard::Drain { .. } => self.tally.counters.drains += 1,

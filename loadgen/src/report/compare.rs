@@ -10,6 +10,7 @@ use super::{Report, Step, html, table};
 use crate::cli::Compare;
 use crate::say;
 use crate::slo::Standing;
+use crate::words;
 
 /// Prints the comparison; it judges nothing.
 pub(crate) fn run(options: &Compare) -> Result<(), String> {
@@ -18,8 +19,9 @@ pub(crate) fn run(options: &Compare) -> Result<(), String> {
     if let Some(path) = &options.html {
         let names = [&options.a, &options.b].map(|path| path.display().to_string());
         let page = html::page(&[(&names[0], &a), (&names[1], &b)], Some(&comparison));
-        fs::write(path, page)
-            .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+        fs::write(path, page).map_err(|error| {
+            format!("cannot write {} of --html: {}", path.display(), words::of_file(&error))
+        })?;
     }
     say::line(&comparison.text());
     Ok(())
@@ -27,8 +29,10 @@ pub(crate) fn run(options: &Compare) -> Result<(), String> {
 
 fn load(folder: &Path) -> Result<Report, String> {
     let path = if folder.is_dir() { folder.join("report.json") } else { folder.to_owned() };
-    let text =
-        fs::read(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let text = fs::read(&path).map_err(|error| {
+        let why = words::of_file(&error);
+        format!("cannot read {}: {why}; name the folder that a run had as --out", path.display())
+    })?;
     let report: Report = serde_json::from_slice(&text).map_err(|error| {
         format!("{} is not a report of this version; run it again: {error}", path.display())
     })?;

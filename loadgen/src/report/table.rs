@@ -24,7 +24,7 @@ pub(crate) fn summary(report: &Report) -> String {
         ),
     ];
     lines.push(format!(
-        "{:<11}{:>7}{:>10}{:>9}{:>8}{:>8}{:>8}{:>8}{:>8}{:>6}{:>7}{:>8}{:>6}  limit",
+        "{:<11}{:>7}{:>10}{:>9}{:>8}{:>8}{:>8}{:>8}{:>8}{:>7}{:>9}{:>8}{:>6}  limit",
         "step",
         "conns",
         "offered/s",
@@ -218,7 +218,7 @@ fn row(step: &Step) -> String {
     let each = server.and_then(|server| server.cpu_us_per_delivery);
     let each = each.map_or("-".to_owned(), |us| format!("{us:.2}"));
     format!(
-        "{:<11}{:>7}{:>10.0}{:>9.0}{:>8}{:>8}{:>8}{:>8}{:>8}{:>6}{:>7}{:>8.1}{:>6}  {}",
+        "{:<11}{:>7}{:>10.0}{:>9.0}{:>8}{:>8}{:>8}{:>8}{:>8}{:>7}{:>9}{:>8.1}{:>6}  {}",
         step.label,
         step.connections,
         step.offered_per_sec,
