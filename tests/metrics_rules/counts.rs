@@ -92,3 +92,44 @@ fn viewers_that_do_not_read_fire_what_they_should() {
     let after = node.metrics_with_some(&["uproar_gap_comments_total"]);
     assert_fires("missed", &growing(&before, &after), &["UproarCommentsMissed"]);
 }
+
+#[test]
+fn reads_beyond_the_rate_fire_what_they_should() {
+    let node = Node::start(&["--http-reads-per-sec", "1"]);
+    node.post("e", "x");
+    let before = node.metrics();
+    let refused = ["uproar_http_reads_refused_total", "rate"];
+    let after = node.metrics_when("refused reads", |metrics| {
+        node.get("/v1/events/e/comments");
+        sum(metrics, &refused) > 0.0
+    });
+    assert_fires("reads", &growing(&before, &after), &["UproarReadsRefused"]);
+}
+
+#[test]
+fn an_address_that_holds_the_places_fires_what_it_should() {
+    let node = Node::start(&["--http-connections-max", "2"]);
+    let before = node.metrics();
+    let head = "POST /v1/events/e/comments HTTP/1.1\r\nhost: x\r\ncontent-length: 99\r\n\r\n";
+    let _slow = [(); 2].map(|()| {
+        let mut stream = node.connect();
+        stream.write_all(head.as_bytes()).unwrap();
+        stream
+    });
+    // Whoever comes from elsewhere gets one of the places.
+    let after = node.metrics_when("a place taken back", |metrics| {
+        node.get_from([127, 0, 0, 2], "/v1/events/e");
+        sum(metrics, &["uproar_http_evicted_total"]) > 0.0
+    });
+    assert_fires("evicted", &growing(&before, &after), &["UproarHttpEvicted"]);
+}
+
+/// That lines are counted which nobody takes is shown by `tests/log_pipe.rs`; this node's are read.
+#[test]
+fn a_log_that_nobody_takes_fires_what_it_should() {
+    let mut deaf = constant(&Node::start(&[]).metrics());
+    let lost = deaf.get_mut("uproar_log_lines_lost_total").unwrap();
+    assert_eq!(lost, "0x300");
+    *lost = "0+4x300".to_owned();
+    assert_fires("lines", &deaf, &["UproarLogLinesLost"]);
+}

@@ -61,7 +61,8 @@ impl Node {
             .spawn()
             .unwrap();
         let mut addresses = None;
-        for line in BufReader::new(child.stderr.take().unwrap()).lines() {
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        for line in &mut lines {
             let line: Value = serde_json::from_str(&line.unwrap()).unwrap();
             let address = |key: &str| line[key].as_str().unwrap().parse().unwrap();
             if line["message"] == "starting" {
@@ -70,6 +71,8 @@ impl Node {
                 break;
             }
         }
+        // A log that nobody takes is a condition of its own.
+        std::thread::spawn(move || lines.for_each(drop));
         let (listen, admin) = addresses.expect("a node says where it listens");
         Self { child, listen, admin }
     }
@@ -113,6 +116,14 @@ impl Node {
         http(self.listen, "GET", path)
     }
 
+    /// The same from another loopback address.
+    pub(crate) fn get_from(&self, from: [u8; 4], path: &str) -> String {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from((from, 0)).into()).unwrap();
+        socket.connect(&self.listen.into()).unwrap();
+        ask(socket.into(), "GET", path)
+    }
+
     /// A viewer of the event "e", or why there is none.
     pub(crate) fn watch(&self) -> tungstenite::Result<Viewer> {
         tungstenite::connect(format!("ws://{}/v1/events/e/live", self.listen))
@@ -154,7 +165,10 @@ impl Drop for Node {
 }
 
 pub(crate) fn http(to: SocketAddr, method: &str, path: &str) -> String {
-    let mut stream = TcpStream::connect(to).unwrap();
+    ask(TcpStream::connect(to).unwrap(), method, path)
+}
+
+fn ask(mut stream: TcpStream, method: &str, path: &str) -> String {
     let head = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
     stream.write_all(head.as_bytes()).unwrap();
     let mut answer = String::new();
