@@ -1,11 +1,7 @@
 //! Messages that a newcomer provokes: each names the flag, says what it takes, and holds no words of a parser.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-mod support;
-
 use std::process::Command;
-
-use support::Double;
 
 /// What only who wrote the program understands.
 const JARGON: &[&str] = &[
@@ -53,14 +49,4 @@ fn words_that_cannot_be_get_what_the_flag_takes() {
         let text = told(Command::new(env!("CARGO_BIN_EXE_uproar-loadgen")).args(args));
         assert!(text.contains(part), "{args:?}: {text}");
     }
-}
-
-#[test]
-fn too_little_lockable_memory_says_where_it_is_raised() {
-    let double = Double::start(&[]);
-    let mut command = Command::new("prlimit");
-    command.args(["--memlock=65536:65536", env!("CARGO_BIN_EXE_uproar-loadgen"), "run", "hot"]);
-    let text = told(command.args(["--viewers", "5", "--target", &double.address]));
-    assert!(text.contains("may lock 65536 bytes of memory, and 524288 is the least"), "{text}");
-    assert!(text.contains("ulimit -l 262144 in a shell"), "{text}");
 }

@@ -101,3 +101,15 @@ fn a_folder_that_cannot_be_written_is_refused_before_the_run() {
     assert!(text.contains("refusals-file of --out"), "{text}");
     std::fs::remove_file(file).unwrap();
 }
+
+#[test]
+fn too_little_lockable_memory_says_where_it_is_raised() {
+    let double = Double::start(&[]);
+    let mut command = Command::new("prlimit");
+    command.args(["--memlock=65536:65536", env!("CARGO_BIN_EXE_uproar-loadgen"), "run", "hot"]);
+    let output = command.args(["--viewers", "5", "--target", &double.address]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("may lock 65536 bytes of memory, and 524288 is the least"), "{text}");
+    assert!(text.contains("ulimit -l 262144 in a shell"), "{text}");
+}
