@@ -132,7 +132,7 @@ fn files_that_cannot_be_read_say_why_and_what_to_do() {
     let folder = Folder::new("files");
     let binary = folder.file("binary.toml", b"\xff\xfel\0i\0");
     let shut = folder.file("shut.toml", b"");
-    fs::set_permissions(&shut, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&shut, fs::Permissions::from_mode(0o000)).unwrap();
     for (file, part) in [
         ("/nowhere/uproar.toml", "there is no such file; `uproar config default` prints one"),
         (folder.0.to_str().unwrap(), "it is a folder; name a file in it"),

@@ -21,6 +21,10 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest answer read, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
+/// What to look at when the port has no events.
+const NO_SUCH_PATH: &str = "there is no such path (404); is --url the public port (`listen` of the configuration, \
+8080 by default), and does it end before /v1?";
+
 /// What to post, and where.
 #[derive(Debug)]
 pub(super) struct Options {
@@ -78,10 +82,7 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
 /// What a status other than success says.
 pub(super) fn refused(status: StatusCode, body: &[u8]) -> Failure {
     match serde_json::from_slice(body) {
-        Ok(Refusal { code, .. }) if code == "not_found" => Failure(format!(
-            "there is no such path (404); is --url the public port (`listen` of the configuration, 8080 by default), \
-             and does it end before /v1?"
-        )),
+        Ok(Refusal { code, .. }) if code == "not_found" => Failure(NO_SUCH_PATH.to_owned()),
         Ok(Refusal { code, message }) => {
             Failure(format!("refused with {} {code}: {message}", status.as_u16()))
         }
