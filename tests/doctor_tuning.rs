@@ -208,7 +208,12 @@ fn a_revert_leaves_what_others_have_raised_or_ask_for() {
     host.run("apply", &[]);
     host.set("proc/sys/net/core/somaxconn", "65535");
     host.set("proc/sys/net/ipv4/tcp_mem", "78375\t104500\t900000");
-    host.set("usr/lib/sysctl.d/50-other.conf", "# theirs\nnet.core.netdev_max_backlog=5000");
+    // As sysctl.d(5) has it: blanks of any kind, slashes, a key that may be missing; and the last line lacks its end.
+    host.set("usr/lib/sysctl.d/50-other.conf", "");
+    let other = host.0.join("usr/lib/sysctl.d/50-other.conf");
+    fs::write(other, "# theirs\n\t-net/core/netdev_max_backlog\t=\t5000").unwrap();
+    // What is no number nobody can obey.
+    host.set("etc/sysctl.d/80-odd.conf", "net.core.netdev_max_backlog = abc");
     // Another run keeps theirs, and does not take it for its own.
     host.run("apply", &[]);
     let told = host.run("apply", &["--revert"]);

@@ -6,19 +6,27 @@
 mod server;
 
 use std::fs;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use server::{Server, http, next_frame, until};
 use tungstenite::{Message, WebSocket};
 
-/// A proxy before two nodes.
-struct Proxy {
+/// A proxy.
+struct Front {
     child: Child,
     dir: PathBuf,
     listen: SocketAddr,
+}
+
+/// A proxy before two nodes.
+struct Proxy {
+    front: Front,
     nodes: [Server; 2],
 }
 
@@ -26,18 +34,17 @@ fn free() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-impl Proxy {
-    fn start(name: &str) -> Self {
-        let drain = ["--drain-delay-ms", "2000", "--drain-spread-ms", "200"];
-        let nodes = [Server::start(&drain), Server::start(&drain)];
-        let dir = std::env::temp_dir().join(format!("uproar-{name}-{}", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
+impl Front {
+    /// The shipped file `name`, before these two.
+    fn start(name: &str, behind: [SocketAddr; 2]) -> Self {
         let listen = free();
+        let dir = std::env::temp_dir().join(format!("uproar-{name}-{}", listen.port()));
+        fs::create_dir_all(&dir).unwrap();
         let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("tuning/proxy").join(name);
         let mut text = fs::read_to_string(shipped).unwrap();
         for (from, to) in [
-            ("127.0.0.1:8080", nodes[0].listen.to_string()),
-            ("127.0.0.2:8080", nodes[1].listen.to_string()),
+            ("127.0.0.1:8080", behind[0].to_string()),
+            ("127.0.0.2:8080", behind[1].to_string()),
             ("listen 80;", format!("listen {listen};")),
             ("bind :80\n", format!("bind {listen}\n")),
         ] {
@@ -68,9 +75,7 @@ impl Proxy {
             .spawn()
             .unwrap_or_else(|why| panic!("{why}; apt install nginx-light haproxy"));
         until("the proxy listens", || TcpStream::connect(listen).is_ok());
-        let proxy = Self { child, dir, listen, nodes };
-        until("the nodes are taken for good", || proxy.is_served("e0"));
-        proxy
+        Self { child, dir, listen }
     }
 
     /// Whether a node answers; an event without comments is none that it knows.
@@ -78,11 +83,22 @@ impl Proxy {
         let path = format!("/v1/events/{event}/comments");
         matches!(http(self.listen, "GET", &path, "").0, 200 | 404)
     }
+}
+
+impl Proxy {
+    fn start(name: &str) -> Self {
+        let drain = ["--drain-delay-ms", "2000", "--drain-spread-ms", "200"];
+        let nodes = [Server::start(&drain), Server::start(&drain)];
+        let front = Front::start(name, [nodes[0].listen, nodes[1].listen]);
+        until("the nodes are taken for good", || front.is_served("e0"));
+        Self { front, nodes }
+    }
 
     fn watch(&self, event: &str) -> WebSocket<TcpStream> {
-        let stream = TcpStream::connect(self.listen).unwrap();
+        let listen = self.front.listen;
+        let stream = TcpStream::connect(listen).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-        let url = format!("ws://{}/v1/events/{event}/live", self.listen);
+        let url = format!("ws://{listen}/v1/events/{event}/live");
         let (mut socket, _) = tungstenite::client(url, stream).expect("the proxy upgrades");
         assert_eq!(next_frame(&mut socket)["type"], "welcome");
         socket
@@ -91,7 +107,7 @@ impl Proxy {
     fn post(&self, event: &str, text: &str) {
         let body = format!("{{\"text\":\"{text}\"}}");
         let path = format!("/v1/events/{event}/comments");
-        let (status, answer) = http(self.listen, "POST", &path, &body);
+        let (status, answer) = http(self.front.listen, "POST", &path, &body);
         assert!((200..300).contains(&status), "{status}: {answer}");
     }
 
@@ -107,7 +123,7 @@ impl Proxy {
     }
 }
 
-impl Drop for Proxy {
+impl Drop for Front {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -130,6 +146,9 @@ fn works_through(name: &str) {
     for (event, viewer) in events.iter().zip(&mut viewers) {
         proxy.post(event, "hello");
         await_comment(viewer, "hello");
+        // However it is written, it is that event.
+        proxy.post(&event.replacen('e', "%65", 1), "escaped");
+        await_comment(viewer, "escaped");
     }
 
     // A drain: nobody who comes is refused, at any time of it.
@@ -137,7 +156,7 @@ fn works_through(name: &str) {
     let mut comes = events.iter().cycle();
     until("the node is empty", || {
         drop(proxy.watch(comes.next().unwrap()));
-        assert!(proxy.is_served("e1"));
+        assert!(proxy.front.is_served("e1"));
         proxy.viewers()[0] == 0.0
     });
     let closed: Vec<u16> = viewers
@@ -171,19 +190,60 @@ fn works_through(name: &str) {
     proxy.nodes[1].signal(rustix::process::Signal::KILL);
     proxy.nodes[1].end();
     for event in &events {
-        assert!(proxy.is_served(event), "{event}");
+        assert!(proxy.front.is_served(event), "{event}");
     }
     // What is not for viewers is not to be reached.
-    assert_eq!(http(proxy.listen, "GET", "/metrics", "").0, 404);
-    assert_eq!(http(proxy.listen, "GET", "/ready", "").0, 404);
+    assert_eq!(http(proxy.front.listen, "GET", "/metrics", "").0, 404);
+    assert_eq!(http(proxy.front.listen, "GET", "/ready", "").0, 404);
+}
+
+/// Takes each post and closes without an answer, as a node that dies in the middle of one; how many it took.
+fn takes_posts() -> (SocketAddr, Arc<AtomicU64>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, taken) = (listener.local_addr().unwrap(), Arc::new(AtomicU64::new(0)));
+    let count = Arc::clone(&taken);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut head = Vec::new();
+            let mut bytes = [0; 1_024];
+            while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+                match stream.read(&mut bytes) {
+                    Ok(read @ 1..) => head.extend_from_slice(&bytes[..read]),
+                    _ => break,
+                }
+            }
+            if head.starts_with(b"POST") {
+                count.fetch_add(1, Relaxed);
+            } else {
+                // Who asks may be gone.
+                let _ = stream.write_all(
+                    b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+                );
+            }
+        }
+    });
+    (address, taken)
+}
+
+fn posts_once_through(name: &str) {
+    let (nodes, taken): (Vec<_>, Vec<_>) = (0..2).map(|_| takes_posts()).unzip();
+    let front = Front::start(name, [nodes[0], nodes[1]]);
+    until("the nodes are taken for good", || front.is_served("e0"));
+    let (status, _) = http(front.listen, "POST", "/v1/events/e/comments", "{\"text\":\"x\"}");
+    assert_eq!(status, 502, "nobody knows what became of it");
+    let taken: u64 = taken.iter().map(|taken| taken.load(Relaxed)).sum();
+    assert_eq!(taken, 1, "a second one could be a second comment");
 }
 
 #[test]
 fn nginx() {
     works_through("nginx.conf");
+    posts_once_through("nginx.conf");
 }
 
 #[test]
 fn haproxy() {
     works_through("haproxy.cfg");
+    posts_once_through("haproxy.cfg");
 }
