@@ -239,6 +239,37 @@ fn inherited_listeners_are_served_and_told_apart_by_name() {
     drop(server.watch("e"));
 }
 
+/// `tb` and `rb` of skmem: the buffers of the one connection of a port, in bytes, as the kernel doubles them.
+fn buffers(port: u16) -> Option<(u32, u32)> {
+    let port = format!("sport = :{port}");
+    let out = Command::new("ss").args(["-Htnm", &port]).output().expect("ss of iproute2 runs");
+    let text = String::from_utf8(out.stdout).unwrap();
+    let field = |name: &str| text.split(name).nth(1)?.split(',').next()?.parse().ok();
+    Some((field(",tb")?, field(",rb")?))
+}
+
+#[test]
+fn connections_of_an_inherited_listener_have_bounded_buffers() {
+    let cases: [(&[&str], (u32, u32)); 2] = [
+        (&[], (24_576, 32_768)),
+        (&["--send-buffer-bytes", "20000", "--receive-buffer-bytes", "8192"], (40_000, 16_384)),
+    ];
+    for (flags, doubled) in cases {
+        // As a service manager may hand it over: with buffers that are anything but small.
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = socket2::SockRef::from(&listener);
+        socket.set_recv_buffer_size(1 << 20).unwrap();
+        socket.set_send_buffer_size(1 << 20).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_uproar"));
+        let fds = inherit(&mut command, 840, &[(&listener, "uproar")]);
+        let server = Server::start_as(command, flags);
+        drop(fds);
+        let viewer = server.watch("e");
+        assert_eq!(buffers(server.listen.port()), Some(doubled), "{flags:?}");
+        drop(viewer);
+    }
+}
+
 #[test]
 fn an_inherited_descriptor_of_the_wrong_kind_is_named_once() {
     let datagrams = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();

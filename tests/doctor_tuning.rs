@@ -82,6 +82,11 @@ fn a_drain_ends_before_the_service_manager_loses_patience() {
     assert!(unit_number("TimeoutStopSec") * 1_000 > full_ms);
     let backlog = number_of(&read("systemd/uproar.socket"), "Backlog");
     assert_eq!(backlog, u64::from(server.accept_backlog));
+    for (key, bytes) in
+        [("SendBuffer", server.send_buffer_bytes), ("ReceiveBuffer", server.receive_buffer_bytes)]
+    {
+        assert_eq!(number_of(&read("systemd/uproar.socket"), key), u64::from(bytes), "{key}");
+    }
     let listen = format!("ListenStream={}", server.listen);
     assert!(read("systemd/uproar.socket").lines().any(|line| line == listen));
 }

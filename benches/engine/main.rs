@@ -74,7 +74,7 @@ impl Bench {
              Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
              Sec-WebSocket-Version: 13\r\n\r\n"
         );
-        let id = self.engine.accept(now, None, 0);
+        let id = self.engine.accept(now, None);
         self.engine.received(now, id, &mut request.into_bytes());
         self.ids.push(id);
     }

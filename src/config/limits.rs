@@ -49,15 +49,21 @@ limits! {
             "Live connections on the node; more are answered 503 `full`. Each shard has sockets \
              for all of them, so raising it past what was planned at start needs a restart.";
         connections_per_address_max = "0", count("connections", 0, 10_000_000),
-            "Connections from one IP address, where the /64 of an IPv6 address counts as one; more are \
-             answered 429. 0 is no cap; behind a proxy, which is one address, leave it at 0. A reload \
-             that sets it counts who comes from then on.";
+            "Viewers from one IP address, where the /64 of an IPv6 address counts as one; more are \
+             answered 429. Sockets without a whole request take no viewer's place: as many of them \
+             may wait with each shard, and beyond that the oldest is closed. 0 is no cap; behind a \
+             proxy, which is one address, leave it at 0. A reload that sets it counts who comes from \
+             then on.";
         rooms_max = "65536", count("rooms", 1, 16_777_216),
             "Rooms (events with viewers or retained comments) on the node, divided evenly among \
              the shards. One more takes the place of an event without viewers, the one with the fewest \
              comments first; when all have viewers it is answered 503 `rooms_full`.";
         handshake_bytes_max = "8192", bytes(1_024, 65_536),
             "Size of a request head; more is answered 431.";
+        handshakes_max = "0", count("connections", 0, 10_000_000),
+            "Sockets whose request is not whole, of the node, divided evenly among the shards. With one \
+             more the oldest is answered 503, or closed if it has said nothing. They do not count as \
+             connections. 0 is a quarter of connections_max.";
         handshake_ms_max = "10000", ms(100, 600_000),
             "Time from accept to a whole request; more is answered 408 and closed.";
         heads_bytes_max = "16777216", bytes(65_536, 1024 * 1024 * MIB),
@@ -70,6 +76,9 @@ limits! {
         message_bytes_max = "16384", bytes(125, 64 * MIB),
             "Payload of one message from a client, all its frames together; more is closed with \
              1009. What a connection is sending us is held in memory up to this size.";
+        empty_fragments_max = "100", count("frames", 1, 1_000_000),
+            "Frames of one message that carry nothing and do not end it: they count against no other \
+             limit. With one more the connection is closed with 1008.";
         message_ms_max = "10000", ms(100, 600_000),
             "Time from the first byte of a message to its last; more is closed with 1008. Time in which \
              the node itself did not read does not count.";

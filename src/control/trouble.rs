@@ -21,8 +21,14 @@ const CLOSES: [CloseCause; 5] = [
     CloseCause::Stalled,
 ];
 /// Requests that were refused because of the peer.
-const REFUSALS: [Refusal; 4] =
-    [Refusal::BadRequest, Refusal::TooLarge, Refusal::Timeout, Refusal::AddressFull];
+const REFUSALS: [Refusal; 6] = [
+    Refusal::BadRequest,
+    Refusal::TooLarge,
+    Refusal::Timeout,
+    Refusal::AddressFull,
+    Refusal::AddressUnfinished,
+    Refusal::HandshakesFull,
+];
 
 /// What has been told.
 #[derive(Debug)]

@@ -1,8 +1,9 @@
 //! The request head of a new connection, and the answers that never leave the data plane.
 //!
 //! A head is either the upgrade of the live path, something the control plane answers, or a
-//! mistake that is refused here with a status and a code. It is parsed anew with every batch of
-//! bytes: heads come in one piece, and keeping none of the parser's state keeps this a function.
+//! mistake that is refused here with a status and a code. It is parsed anew when more has come: heads
+//! come in one piece, and keeping none of the parser's state keeps this a function. One that drips is
+//! parsed again when its end is there or it has doubled (`connection::Handshake`).
 //!
 //! Not here: admission (who is let in), the REST API, the deadline of a slow head.
 
@@ -83,6 +84,23 @@ pub fn read_head(input: &[u8], limits: &Limits) -> Head {
         return Head::Refused(Rejection::BAD_REQUEST);
     }
     route(&request, head_len).unwrap_or_else(Head::Refused)
+}
+
+/// Whether the blank line that ends a head is in `input` and was not in its first `searched` bytes. Line ends in front of the request line (RFC 9112 §2.2) are no end of anything.
+#[must_use]
+pub fn has_end(input: &[u8], searched: usize) -> bool {
+    let before = |at: usize| at.checked_sub(1).map(|at| input[at]);
+    let ends_line = |at: usize| match before(at) {
+        Some(b'\r') => before(at - 1),
+        byte => byte,
+    };
+    (searched..input.len()).any(|at| {
+        let blank = if before(at) == Some(b'\r') { at.saturating_sub(1) } else { at };
+        // The byte before the blank line is the line feed of a line that is not blank.
+        input[at] == b'\n'
+            && before(blank) == Some(b'\n')
+            && ends_line(blank - 1).is_some_and(|byte| byte != b'\n')
+    })
 }
 
 /// Appends the 101 that accepts `upgrade`.

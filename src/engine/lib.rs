@@ -19,6 +19,7 @@ pub mod keys;
 pub mod limits;
 pub mod log;
 pub mod mesh;
+pub mod order;
 pub mod page;
 pub mod patience;
 pub mod placement;

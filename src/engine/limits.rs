@@ -20,12 +20,17 @@ pub enum LagPolicy {
 pub struct Limits {
     /// Request head of the upgrade, in bytes; more is answered 431.
     pub handshake_bytes_max: u32,
+    /// Sockets of the node whose request is not whole; one more is let in, and the oldest answered 503. Divided evenly
+    /// among the shards. 0: a quarter of `connections_max`.
+    pub handshakes_max: u32,
     /// From accept to a whole upgrade request, in milliseconds; more is answered 408.
     pub handshake_ms_max: u32,
     /// Payload of one WebSocket frame from a client, in bytes; more is closed with 1009.
     pub frame_bytes_max: u32,
     /// Payload of one reassembled message from a client, in bytes; more is closed with 1009.
     pub message_bytes_max: u32,
+    /// Frames of one message without payload that do not end it; one more is closed with 1008.
+    pub empty_fragments_max: u32,
     /// From the first byte of a message to its last, in milliseconds; more is closed with 1008.
     pub message_ms_max: u32,
     /// Unfinished messages of all connections together, in bytes of memory; beyond it those that hold most for
@@ -48,7 +53,8 @@ pub struct Limits {
     pub posts_per_sec_event: u32,
     /// Live connections on the node; more are answered 503 `full`.
     pub connections_max: u32,
-    /// Connections from one address; more are answered 429. 0: no cap.
+    /// Viewers from one address, and beside them its unfinished requests on each shard; more are answered 429. 0: no
+    /// cap.
     pub connections_per_address_max: u32,
     /// Rooms on the node; one more takes the place of a room without viewers, and is answered 503 `rooms_full`
     /// when there is none. Divided evenly among the shards.
@@ -104,9 +110,11 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             handshake_bytes_max: 8 * 1024,
+            handshakes_max: 0,
             handshake_ms_max: 10_000,
             frame_bytes_max: 16 * 1024,
             message_bytes_max: 16 * 1024,
+            empty_fragments_max: 100,
             message_ms_max: 10_000,
             unfinished_bytes_max: 16 * 1024 * 1024,
             heads_bytes_max: 16 * 1024 * 1024,

@@ -98,6 +98,8 @@ pub struct Join {
     pub early: Vec<u8>,
     /// The other end.
     pub peer: Option<SocketAddr>,
+    /// It has one of the places of its address, and takes it along.
+    pub has_place: bool,
     /// Set when the home shard places the connection on another: what that one needs to follow.
     pub spread: Option<Spread>,
 }

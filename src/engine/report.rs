@@ -18,6 +18,10 @@ pub enum Refusal {
     Timeout,
     /// Too many connections from this address (429).
     AddressFull,
+    /// An address had too many unfinished requests, and this was the oldest (429).
+    AddressUnfinished,
+    /// `handshakes_max` was reached, and this was the oldest (503).
+    HandshakesFull,
     /// `connections_max` is reached (503).
     Full,
     /// The node is draining (503).
@@ -30,11 +34,13 @@ pub enum Refusal {
 
 impl Refusal {
     /// All reasons, in order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::BadRequest,
         Self::TooLarge,
         Self::Timeout,
         Self::AddressFull,
+        Self::AddressUnfinished,
+        Self::HandshakesFull,
         Self::Full,
         Self::Draining,
         Self::RoomsFull,
@@ -48,6 +54,8 @@ impl Refusal {
             Self::TooLarge => "too_large",
             Self::Timeout => "timeout",
             Self::AddressFull => "address_full",
+            Self::AddressUnfinished => "address_unfinished",
+            Self::HandshakesFull => "handshakes_full",
             Self::Full => "full",
             Self::Draining => "draining",
             Self::RoomsFull => "rooms_full",
@@ -62,7 +70,8 @@ impl Refusal {
 pub enum CloseCause {
     /// The peer closed or reset the connection.
     Peer,
-    /// The peer broke the WebSocket protocol, a size limit or UTF-8 (1002, 1003, 1007, 1009).
+    /// The peer broke the WebSocket protocol, a size limit or UTF-8 (1002, 1003, 1007, 1009), or sent too many empty
+    /// fragments (1008).
     PeerFault,
     /// The private queue was over its limit.
     QueueFull,

@@ -36,7 +36,7 @@ const OVERDUE_LOOKS: u8 = 50;
 pub(super) struct Held {
     /// It counts as a connection of the node.
     pub(super) is_counted: bool,
-    /// It counts as one of this address.
+    /// It has a place of this address.
     pub(super) address: Option<IpAddr>,
 }
 

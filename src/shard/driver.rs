@@ -70,8 +70,7 @@ pub(super) struct Driver<K: Kernel = Ring> {
     pub(super) handovers: mpsc::Sender<Handover>,
     pub(super) neighbours: Arc<Vec<Neighbour<K::Address>>>,
     pub(super) node: Arc<Node>,
-    pub(super) counts_addresses: bool,
-    /// Addresses of connections, while the per-address limit is on.
+    /// Of which addresses connections have a place, by their index.
     pub(super) addresses: HashMap<u32, IpAddr>,
     pub(super) shell: Shell,
     pub(super) handover_line: Line,
@@ -105,7 +104,6 @@ impl<K: Kernel> Driver<K> {
         neighbours: Arc<Vec<Neighbour<K::Address>>>,
     ) -> Self {
         let now = clocks(start.started);
-        let counts_addresses = start.limits.connections_per_address_max > 0;
         let instant = |after: Option<Duration>| {
             after.map_or(u64::MAX, |after| now.mono_us + after.as_micros() as u64)
         };
@@ -128,7 +126,6 @@ impl<K: Kernel> Driver<K> {
             handovers: start.handovers,
             neighbours,
             node: start.node,
-            counts_addresses,
             addresses: HashMap::new(),
             shell: Shell { cpu: start.cpu as u32, ..Shell::default() },
             handover_line: Line::default(),

@@ -89,16 +89,7 @@ impl<K: Kernel> Driver<K> {
 
     fn accepted(&mut self, now: Now, ring: usize, slot: Slot, peer: Option<SocketAddr>) {
         self.sockets.filled(ring);
-        let same_address = match peer {
-            Some(peer) if self.counts_addresses => self.node.add_address(peer.ip()),
-            _ => 0,
-        };
-        let id = self.engine.accept(now, peer, same_address);
-        if same_address > 0
-            && let Some(peer) = peer
-        {
-            self.addresses.insert(id.index, peer.ip());
-        }
+        let id = self.engine.accept(now, peer);
         self.sockets.put(id, ring, slot);
         self.sockets.read(id);
     }

@@ -16,7 +16,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 
-use uproar_engine::control::{Reply, Request};
+use uproar_engine::control::Reply;
 use uproar_engine::time::Now;
 use uproar_ring::Event;
 
@@ -162,10 +162,6 @@ impl<K: Kernel> Driver<K> {
         for _ in 0..MAIL_MAX {
             let Some(Job { request, reply }) = self.jobs.pop() else { break };
             has_worked = true;
-            // A cap that a reload sets counts those who come from then on.
-            if let Request::Reload { limits, .. } = &request {
-                self.counts_addresses = limits.connections_per_address_max > 0;
-            }
             let mut answer = self.engine.control(now, request);
             if let Reply::Report(report) = &mut answer {
                 report.shell = self.shell_report();

@@ -40,21 +40,22 @@ pub(super) struct Node {
     /// Connections that count against the limit: live ones, those that are being heard to their end, and those
     /// whose end the kernel has not confirmed.
     pub(super) connections: AtomicU32,
-    /// Connections by address, kept only while the per-address limit is on.
+    /// Places taken of each address, while the per-address limit is on.
     addresses: Mutex<HashMap<Address, u32>>,
 }
 
 impl Node {
-    /// One more connection from `address`; how many there are now.
-    pub(super) fn add_address(&self, address: IpAddr) -> u32 {
+    /// Takes a place of `address`, which has `places_max`; false when all are taken.
+    pub(super) fn take_place(&self, address: IpAddr, places_max: u32) -> bool {
         let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = addresses.entry(address.into()).or_default();
-        *count += 1;
-        *count
+        let taken = addresses.entry(address.into()).or_default();
+        let is_free = *taken < places_max;
+        *taken += u32::from(is_free);
+        is_free
     }
 
-    /// One fewer.
-    pub(super) fn remove_address(&self, address: IpAddr) {
+    /// Gives one back.
+    pub(super) fn free_place(&self, address: IpAddr) {
         let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
         let address = address.into();
         if let Some(count) = addresses.get_mut(&address) {
@@ -74,10 +75,11 @@ mod tests {
     fn a_network_of_ipv6_is_counted_as_one() {
         let node = Node::default();
         let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
-        assert_eq!(node.add_address(ip("2001:db8::1")), 1);
-        assert_eq!(node.add_address(ip("2001:db8::ffff:0:0:2")), 2);
-        assert_eq!(node.add_address(ip("2001:db8:0:1::1")), 1);
-        node.remove_address(ip("2001:db8::3"));
-        assert_eq!(node.add_address(ip("2001:db8::1")), 2);
+        assert!(node.take_place(ip("2001:db8::1"), 2));
+        assert!(node.take_place(ip("2001:db8::ffff:0:0:2"), 2));
+        assert!(!node.take_place(ip("2001:db8::4"), 2));
+        assert!(node.take_place(ip("2001:db8:0:1::1"), 2));
+        node.free_place(ip("2001:db8::3"));
+        assert!(node.take_place(ip("2001:db8::1"), 2));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use uproar_engine::engine::Output;
+use uproar_engine::engine::{Output, Parting};
 use uproar_engine::table::Id;
 use uproar_engine::time::Now;
 use uproar_ring::Key;
@@ -18,15 +18,20 @@ impl<K: Kernel> Driver<K> {
         while let Some(output) = self.engine.poll_output() {
             match output {
                 Output::Read { id } => self.sockets.read(id),
-                Output::Live { id, peer } => {
-                    self.node.connections.fetch_add(1, Ordering::Relaxed);
-                    // A connection that moved in is counted here from now on.
-                    if let Some(peer) = peer.filter(|_| self.counts_addresses)
-                        && !self.addresses.contains_key(&id.index)
-                    {
-                        self.node.add_address(peer.ip());
-                        self.addresses.insert(id.index, peer.ip());
+                Output::AskPlace { id, join, places_max } => {
+                    let ip = join.peer.map(|peer| peer.ip());
+                    let ip = ip.filter(|&ip| self.node.take_place(ip, places_max));
+                    if let Some(ip) = ip {
+                        self.addresses.insert(id.index, ip);
                     }
+                    self.engine.place_answered(now, id, *join, ip.is_some());
+                }
+                Output::HoldPlace { id, peer } => {
+                    self.addresses.insert(id.index, peer.ip());
+                }
+                Output::FreePlace { peer } => self.node.free_place(peer.ip()),
+                Output::Live { id } => {
+                    self.node.connections.fetch_add(1, Ordering::Relaxed);
                     self.sockets.watch(id);
                 }
                 Output::Move { id, to, token } => self.send_socket(now, id, to, token),
@@ -41,7 +46,9 @@ impl<K: Kernel> Driver<K> {
                 Output::ReadOn { id } => self.sockets.want_read(id),
                 Output::AwaitWritable { id } => self.sockets.await_writable(id),
                 Output::Close { id, was_counted, parting } => {
+                    // The place goes where the socket went.
                     let address = self.addresses.remove(&id.index);
+                    let address = address.filter(|_| parting != Parting::Moved);
                     self.sockets.close(id, Held { is_counted: was_counted, address }, parting);
                 }
             }
@@ -55,7 +62,7 @@ impl<K: Kernel> Driver<K> {
                 self.node.connections.fetch_sub(1, Ordering::Relaxed);
             }
             if let Some(address) = address {
-                self.node.remove_address(address);
+                self.node.free_place(address);
             }
         }
     }

@@ -52,7 +52,7 @@ fn what_real_nodes_expose_fires_what_it_should() {
 #[test]
 fn silent_sockets_that_fill_the_table_fire_what_they_should() {
     raise_descriptors();
-    let args = ["--shards", "1", "--connections-max", "50"];
+    let args = ["--shards", "1", "--connections-max", "50", "--handshakes-max", "5000"];
     let node = Node::start_under(&["prlimit", "--nofile=1100:1100"], &args);
     assert_eq!(sum(&node.metrics(), &["uproar_ring_slots{"]), 1_100.0);
     // Who is silent for over a second is shed from a full table, and the backlog takes the places.

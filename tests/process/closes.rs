@@ -31,6 +31,24 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 #[test]
+fn empty_fragments_max() {
+    let node = Node::start(&["--empty-fragments-max", "3"]);
+    let text = r#"{"type":"post","ref":"p","text":"in pieces"}"#.as_bytes();
+    let (first, last) = text.split_at(10);
+    let message = |empty: usize| {
+        [frame(0x01, first), frame(0x00, b"").repeat(empty), frame(0x80, last)].concat()
+    };
+    let mut viewer = node.join("e", "");
+    for offset in [1, 2] {
+        viewer.socket.get_mut().write_all(&message(3)).unwrap();
+        assert_eq!(viewer.next_of("ack")["offset"], offset, "three of each message");
+    }
+    viewer.socket.get_mut().write_all(&message(4)).unwrap();
+    assert_eq!(viewer.closing(), Some((1008, "too many empty fragments".into())));
+    node.wait_metric("uproar_closes_total", "\"peer_fault\"", 1.0);
+}
+
+#[test]
 fn each_fault_has_its_code() {
     let node = Node::start(&[
         "--frame-bytes-max",

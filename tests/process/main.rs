@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap of a test is its failure")]
 
+mod addresses;
 mod closes;
 mod commenting;
 mod draining;

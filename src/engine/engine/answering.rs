@@ -151,7 +151,7 @@ impl Engine {
             counters: self.counters.clone(),
             connections: self.counted.into(),
             places: u64::from(self.counted) + u64::from(self.refused),
-            lingering: self.lingering.count.into(),
+            lingering: self.lingering.len().into(),
             handshakes: self.handshakes.into(),
             rooms: self.rooms.table.len() as u64 - replicas,
             replicas,

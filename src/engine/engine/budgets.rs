@@ -135,12 +135,19 @@ impl Engine {
         }
     }
 
-    /// Changes what a connection is doing and keeps the sum of request heads.
+    /// Changes what a connection is doing; a request that was arriving arrives no more.
     pub(super) fn change_phase(&mut self, id: Id, phase: Phase) -> Option<Phase> {
         let connection = self.connections.get_mut(id)?;
-        let after = phase.head_bytes_held();
         let before = std::mem::replace(&mut connection.phase, phase);
-        self.head_bytes = self.head_bytes - before.head_bytes_held() + after;
+        self.left_phase(&before);
         Some(before)
+    }
+
+    /// Takes a request that arrives no more from the sums.
+    pub(super) fn left_phase(&mut self, before: &Phase) {
+        if let Phase::Handshake(handshake) = before {
+            self.head_bytes -= handshake.bytes.capacity() as u64;
+            self.unfinished.leave(handshake.counted_by);
+        }
     }
 }

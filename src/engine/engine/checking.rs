@@ -1,7 +1,10 @@
 //! The invariants of an engine, swept whole. Too dear for every call in production; the simulator
 //! runs it after every step.
 
+use hashbrown::HashMap;
+
 use super::Engine;
+use crate::address::Address;
 use crate::codec::Codec;
 use crate::connection::{Phase, Private};
 use crate::limits::LAST_BYTES_MAX;
@@ -21,7 +24,8 @@ impl Engine {
     /// Asserts that nothing is left: no connection, no member, no byte that waits.
     pub fn check_empty(&self) {
         assert_eq!((self.connections.len(), self.counted, self.handshakes), (0, 0, 0));
-        assert_eq!((self.lingering.count, self.refused), (0, 0));
+        assert_eq!((self.lingering.len(), self.refused), (0, 0));
+        assert_eq!((self.unfinished.all.len(), self.unfinished.counted_by_address()), (0, 0));
         assert_eq!((self.private_bytes, self.blocked, self.wheel.len()), (0, 0, 0));
         assert_eq!(Budget::ALL.map(|budget| self.held(budget)), [0; 3], "budgets are given back");
         assert!(self.outboxes.iter().all(|outbox| outbox.posts_away == 0), "posts are answered");
@@ -30,6 +34,7 @@ impl Engine {
 
     fn check_connections(&self) {
         let (mut lingering, mut refused) = (0, 0);
+        let mut unfinished: HashMap<Option<Address>, u32> = HashMap::new();
         let (mut counted, mut blocked, mut private_bytes, mut handshakes) = (0, 0, 0, 0);
         for (id, connection) in self.connections.iter() {
             counted += u32::from(connection.is_counted);
@@ -41,10 +46,11 @@ impl Engine {
                 .is_some_and(|private: &Private| private.waiting().is_empty());
             assert!(!is_empty_box, "an empty private queue is given back");
             match connection.phase {
-                Phase::Handshake(_)
-                | Phase::Leaving(_)
-                | Phase::Handing
-                | Phase::Arriving { .. } => handshakes += 1,
+                Phase::Handshake(ref handshake) => {
+                    handshakes += 1;
+                    *unfinished.entry(handshake.counted_by).or_default() += 1;
+                }
+                Phase::Leaving(_) | Phase::Handing | Phase::Arriving { .. } => handshakes += 1,
                 Phase::Live { room, member } => {
                     let room = self.rooms.table.get(room).expect("a member's room exists");
                     let feed = room.feed(connection.codec).expect("a member's feed exists");
@@ -90,7 +96,8 @@ impl Engine {
                 "every connection has a deadline"
             );
         }
-        assert_eq!((lingering, refused), (self.lingering.count, self.refused));
+        assert_eq!((lingering, refused), (self.lingering.len(), self.refused));
+        self.unfinished.check(&unfinished);
         assert!(lingering <= self.lingering_share(), "{lingering} linger");
         assert_eq!(
             (counted, blocked, private_bytes, handshakes),

@@ -16,15 +16,18 @@ const SHED_MS_MIN: u32 = 1_000;
 const SHED_MAX: usize = 1_024;
 
 impl Engine {
-    /// A socket was accepted. `address_connections` counts those from the same address, this one
-    /// included, or is 0 while nobody counts. Read from it until it is live or gone.
-    pub fn accept(&mut self, now: Now, peer: Option<SocketAddr>, address_connections: u32) -> Id {
+    /// A socket was accepted. Read from it until it is live or gone.
+    pub fn accept(&mut self, now: Now, peer: Option<SocketAddr>) -> Id {
         self.counters.accepts += 1;
         self.handshakes += 1;
-        let handshake = Box::new(Handshake { bytes: Vec::new(), peer, address_connections });
+        let counted_by = self.counted_address(peer);
+        let bytes = Vec::new();
+        let handshake =
+            Box::new(Handshake { bytes, peer, counted_by, searched: 0, read_again_at: 0 });
         let id = self.connections.insert(Connection::new(Phase::Handshake(handshake), now.tick()));
         let due = now.tick() + ticks(self.limits.handshake_ms_max);
         self.wheel.schedule(id.index, due);
+        self.begin_request(now, id, counted_by);
         id
     }
 
@@ -57,6 +60,9 @@ impl Engine {
         } else {
             handshake.bytes.extend_from_slice(bytes);
             self.head_bytes += handshake.bytes.capacity() as u64 - before;
+            if !handshake.is_due(self.limits.handshake_bytes_max as usize) {
+                return self.outputs.push_back(Output::Read { id });
+            }
             &handshake.bytes
         };
         match http::read_head(whole, &self.limits) {
@@ -64,13 +70,13 @@ impl Engine {
                 if handshake.bytes.is_empty() {
                     handshake.bytes.extend_from_slice(bytes);
                     self.head_bytes += handshake.bytes.capacity() as u64 - before;
+                    handshake.was_read();
                 }
                 self.outputs.push_back(Output::Read { id });
             }
             Head::Plain => {
                 let (read, peer) = (whole.to_vec(), handshake.peer);
-                self.head_bytes -= handshake.bytes.capacity() as u64;
-                connection.phase = Phase::Handing;
+                self.change_phase(id, Phase::Handing);
                 self.wheel.cancel(id.index);
                 self.outputs.push_back(Output::Handover { id, read, peer });
             }
@@ -81,12 +87,8 @@ impl Engine {
             Head::Upgrade(upgrade) => {
                 let early = whole[upgrade.head_len..].to_vec();
                 let peer = handshake.peer;
-                let address_max = self.limits.connections_per_address_max;
-                if address_max > 0 && handshake.address_connections > address_max {
-                    return self.refuse(now, id, &Rejection::ADDRESS_FULL);
-                }
-                let join = Join { token: 0, upgrade, early, peer, spread: None };
-                self.place(now, id, join);
+                let join = Join { token: 0, upgrade, early, peer, has_place: false, spread: None };
+                self.ask_place(now, id, join);
             }
         }
     }
@@ -104,24 +106,17 @@ impl Engine {
     }
 
     /// Lets go of connections that have not sent a request in a second, so that others get their places.
-    /// At most about a thousand in one call. Those that linger go first: they have had their answer.
+    /// At most about a thousand in one call, the oldest first. Those that linger go before: they have had their answer.
     pub fn shed_handshakes(&mut self, now: Now) {
         for _ in 0..SHED_MAX {
             self.cut_oldest();
         }
         let oldest = now.tick().saturating_sub(ticks(SHED_MS_MIN));
-        let is_late = |id: Id| {
-            let connection = self.connections.get(id)?;
-            let is_silent = matches!(connection.phase, Phase::Handshake(_));
-            (is_silent && connection.phase_tick <= oldest).then_some(id)
-        };
-        let indices = 0..self.connections.index_bound();
-        let late: Vec<Id> = indices
-            .filter_map(|index| self.connections.id_at(index))
-            .filter_map(is_late)
-            .take(SHED_MAX)
-            .collect();
-        for id in late {
+        for _ in 0..SHED_MAX {
+            let Some(id) = self.oldest_unfinished() else { return };
+            if self.connections.peek(id.index).phase_tick > oldest {
+                return;
+            }
             self.give_up_request(now, id, &Rejection::OVERLOADED);
         }
     }

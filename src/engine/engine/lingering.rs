@@ -9,12 +9,10 @@
 //! Who is heard counts as a connection, also when it was never let in. The room and the reader are given back
 //! before; what is left is an entry, a timer and a slot.
 
-use std::collections::VecDeque;
-
 use super::{Engine, Output, Parting};
-use crate::connection::Phase;
+use crate::connection::{Connection, Phase};
 use crate::report::LingerCut;
-use crate::table::Id;
+use crate::table::{Id, Table};
 use crate::time::Now;
 use crate::ws::rest::Rest;
 
@@ -22,32 +20,18 @@ use crate::ws::rest::Rest;
 const DISCARD_BYTES_MIN: u64 = 4_096;
 /// `lingering_max` of 0 is this part of `connections_max`.
 const LINGERING_PART: u32 = 16;
-/// Entries of the order that may be out of date before it is cleaned.
-const STALE_MAX: usize = 64;
-
-/// Those that are heard to their end.
-#[derive(Debug, Default)]
-pub(super) struct Lingering {
-    /// By when they began; some have ended since.
-    order: VecDeque<Id>,
-    pub(super) count: u32,
-}
-
 impl Engine {
     /// Begins to hear a connection to its end; its last word is queued or will be. The oldest give way.
     pub(super) fn linger(&mut self, id: Id, rest: Rest) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.phase = Phase::Closing { rest: Some(Box::new(rest)) };
-        self.lingering.count += 1;
         self.counters.lingers += 1;
-        self.lingering.order.push_back(id);
-        while self.lingering.count > self.lingering_share() {
+        self.lingering.push(id);
+        while self.lingering.len() > self.lingering_share() {
             self.cut_oldest();
         }
-        if self.lingering.order.len() > 2 * self.lingering.count as usize + STALE_MAX {
-            let connections = &self.connections;
-            self.lingering.order.retain(|id| is_lingering(connections.get(*id).map(|c| &c.phase)));
-        }
+        let connections = &self.connections;
+        self.lingering.tidy(|id| is_lingering(connections, id));
     }
 
     /// This shard's part of `lingering_max`.
@@ -61,10 +45,9 @@ impl Engine {
 
     /// Lets the oldest go, so that others get their places.
     pub(super) fn cut_oldest(&mut self) {
-        while let Some(id) = self.lingering.order.pop_front() {
-            if is_lingering(self.connections.get(id).map(|connection| &connection.phase)) {
-                return self.cut_off(id, LingerCut::Count);
-            }
+        let connections = &self.connections;
+        if let Some(id) = self.lingering.oldest(|id| is_lingering(connections, id)) {
+            self.cut_off(id, LingerCut::Count);
         }
     }
 
@@ -127,13 +110,14 @@ impl Engine {
         if let Phase::Closing { rest } = &mut connection.phase
             && rest.take().is_some()
         {
-            self.lingering.count -= 1;
+            self.lingering.leave();
         }
         self.finish_closing(now, id);
     }
 }
 
-/// Whether a connection in this phase is heard to its end.
-pub(super) fn is_lingering(phase: Option<&Phase>) -> bool {
+/// Whether `id` is heard to its end.
+fn is_lingering(connections: &Table<Connection>, id: Id) -> bool {
+    let phase = connections.get(id).map(|connection| &connection.phase);
     matches!(phase, Some(Phase::Closing { rest: Some(_) }))
 }

@@ -10,7 +10,7 @@
 //!
 //! Time comes with each call; there is no clock, socket, thread or `async` in here, so one seed
 //! replays a run. The files of this module each hold one part of the story: `handshake`
-//! (request to room), `placing` (which shard), `session` (a live connection's messages), `posting`
+//! (request to room), `unfinished` (those that have not sent it), `placing` (which shard), `session` (a live connection's messages), `posting`
 //! (comments into logs), `lingering` (after the last word), `budgets` and `reading` (what strangers
 //! may make it hold), `chunk` and `delivery` (what is sent, and short writes), `linking` (mesh), `timers`,
 //! `draining`, `answering` (control plane), `checking` (invariants).
@@ -32,6 +32,7 @@ mod remembering;
 mod session;
 mod stepping;
 mod timers;
+mod unfinished;
 mod vacancy;
 
 use std::collections::VecDeque;
@@ -44,13 +45,14 @@ pub use draining::drain_ms_min;
 
 use self::draining::Drain;
 use self::keeping::Keeping;
-use self::lingering::Lingering;
 use self::remembering::Retries;
+use self::unfinished::Unfinished;
 use crate::connection::{Connection, Phase};
 use crate::fanout::Fanout;
 use crate::governor::Governor;
 use crate::limits::Limits;
 use crate::mesh::{Join, Outbox};
+use crate::order::Order;
 use crate::random::Random;
 use crate::report::{CloseCause, Counters};
 use crate::room::Rooms;
@@ -66,12 +68,33 @@ pub enum Output {
         /// The connection.
         id: Id,
     },
+    /// Take one of the places that the node has for viewers of its address, if it has one, and call
+    /// [`Engine::place_answered`].
+    AskPlace {
+        /// The connection.
+        id: Id,
+        /// Its request, to be given back with the answer.
+        join: Box<Join>,
+        /// How many places an address has.
+        places_max: u32,
+    },
+    /// The connection came from another shard with a place of its address, which is now this shard's to give back
+    /// once the socket is closed.
+    HoldPlace {
+        /// The connection.
+        id: Id,
+        /// The other end.
+        peer: SocketAddr,
+    },
+    /// A place that came from another shard without its socket is free.
+    FreePlace {
+        /// The other end.
+        peer: SocketAddr,
+    },
     /// The connection is live: watch its socket for bytes from now on.
     Live {
         /// The connection.
         id: Id,
-        /// The other end, for the per-address count.
-        peer: Option<SocketAddr>,
     },
     /// Send the socket to another shard under this token, then call [`Engine::moved`] or
     /// [`Engine::move_failed`].
@@ -122,7 +145,7 @@ pub enum Output {
         id: Id,
         /// It counted as a connection of the node.
         was_counted: bool,
-        /// What is to become of what the peer has not taken.
+        /// What is to become of what the peer has not taken. A place of its address goes with a socket that has moved.
         parting: Parting,
     },
 }
@@ -197,7 +220,9 @@ pub struct Engine {
     handshakes: u32,
     /// Refused connections that are heard to their end.
     refused: u32,
-    lingering: Lingering,
+    /// Those that are heard to their end, by when they began.
+    lingering: Order,
+    unfinished: Unfinished,
     keeping: Keeping,
     retries: Retries,
     /// How often somebody came to a room, left one or posted.
@@ -252,7 +277,8 @@ impl Engine {
             counted: 0,
             handshakes: 0,
             refused: 0,
-            lingering: Lingering::default(),
+            lingering: Order::default(),
+            unfinished: Unfinished::default(),
             keeping: Keeping::default(),
             retries: Retries::default(),
             touches: 0,
@@ -328,7 +354,7 @@ impl Engine {
         self.private_bytes -= connection.private_len() as u64;
         self.answer_bytes -= connection.answer_bytes_held() as u64;
         self.unfinished_bytes -= connection.reader.bytes_held() as u64;
-        self.head_bytes -= connection.phase.head_bytes_held();
+        self.left_phase(&connection.phase);
         self.blocked -= u32::from(connection.is_blocked);
         self.paused -= u32::from(connection.is_paused);
         match connection.phase {
@@ -337,8 +363,8 @@ impl Engine {
                 self.handshakes -= 1;
                 self.halves.remove(&token);
             }
-            Phase::Closing { rest } => self.lingering.count -= u32::from(rest.is_some()),
-            Phase::Live { .. } | Phase::Echo => {}
+            Phase::Closing { rest: Some(_) } => self.lingering.leave(),
+            Phase::Closing { rest: None } | Phase::Live { .. } | Phase::Echo => {}
         }
         self.refused -= u32::from(connection.is_refused);
         if connection.is_counted {

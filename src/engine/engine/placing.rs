@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use super::timers::spread;
+use super::unfinished::is_unfinished;
 use super::{Engine, Half, Output, Parting};
 use crate::address::Address;
 use crate::codec::{self, Codec, Notice};
@@ -26,6 +27,36 @@ const MOVE_MS_MAX: u32 = 2_000;
 const REPLICA_OVERLOAD_PERCENT: u64 = 110;
 
 impl Engine {
+    /// Asks for a place of its address for a whole request, if places of addresses are limited.
+    pub(super) fn ask_place(&mut self, now: Now, id: Id, join: Join) {
+        let places_max = self.limits.connections_per_address_max;
+        if places_max == 0 || join.peer.is_none() {
+            return self.place(now, id, join);
+        }
+        // Who is not let in anyway takes no place.
+        match self.may_admit() {
+            Ok(()) => {
+                let join = Box::new(join);
+                self.outputs.push_back(Output::AskPlace { id, join, places_max });
+            }
+            Err(rejection) => self.refuse(now, id, rejection),
+        }
+    }
+
+    /// Answers [`Output::AskPlace`]: whether the connection has a place of its address now. It keeps it, on
+    /// whichever shard, until its socket is closed.
+    pub fn place_answered(&mut self, now: Now, id: Id, mut join: Join, has_place: bool) {
+        join.has_place = has_place;
+        // A budget may have given it up meanwhile; its place is given back with its socket.
+        if is_unfinished(&self.connections, id) {
+            match has_place {
+                true => self.place(now, id, join),
+                false => self.refuse(now, id, &Rejection::ADDRESS_FULL),
+            }
+            self.keep_budgets(now);
+        }
+    }
+
     /// Decides about a request that this shard has read.
     pub(super) fn place(&mut self, now: Now, id: Id, join: Join) {
         if let Err(rejection) = self.may_admit() {
@@ -261,10 +292,16 @@ impl Engine {
                 // The home shard counts on a replica; make it, and release it in order.
                 self.follow(now, &join.upgrade.event, &spread);
             }
+            if let Some(peer) = join.peer.filter(|_| join.has_place) {
+                self.outputs.push_back(Output::FreePlace { peer });
+            }
         }
     }
 
     fn complete_move(&mut self, now: Now, id: Id, mut join: Join) {
+        if let Some(peer) = join.peer.filter(|_| join.has_place) {
+            self.outputs.push_back(Output::HoldPlace { id, peer });
+        }
         match join.spread.take() {
             Some(spread) => {
                 let room = self.follow(now, &join.upgrade.event, &spread);
@@ -369,7 +406,7 @@ impl Engine {
         connection.cause = CloseCause::Peer;
         connection.phase_tick = now.tick();
         connection.heard_tick = now.tick().saturating_sub(earlier).max(1);
-        self.outputs.push_back(Output::Live { id, peer });
+        self.outputs.push_back(Output::Live { id });
         self.wheel.cancel(id.index);
         self.arm(now, id);
     }

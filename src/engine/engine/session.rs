@@ -40,6 +40,7 @@ impl Engine {
         let limits = ReaderLimits {
             frame_bytes_max: self.limits.frame_bytes_max,
             message_bytes_max: self.limits.message_bytes_max,
+            empty_fragments_max: self.limits.empty_fragments_max,
         };
         let Some(connection) = self.connections.get_mut(id) else { return };
         // The reader steps out of the table, so that what it reads can change the table.

@@ -33,6 +33,7 @@ impl Engine {
         self.expire_halves(now);
         self.tell_all_sent();
         self.ask_all_again();
+        self.tidy_unfinished();
         self.release_replicas();
         self.free_idle_rooms(now);
         self.tell_load();

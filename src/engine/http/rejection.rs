@@ -40,6 +40,13 @@ impl Rejection {
     /// `connections_per_address_max` is reached.
     pub const ADDRESS_FULL: Self =
         Self::new(429, "address_full", "too many connections from this address").retry_after(10);
+    /// The address has `connections_per_address_max` requests that are not whole; the oldest is refused.
+    pub const ADDRESS_UNFINISHED: Self =
+        Self::new(429, "address_unfinished", "too many unfinished requests from this address")
+            .retry_after(1);
+    /// `handshakes_max` is reached; the oldest is refused.
+    pub const HANDSHAKES_FULL: Self =
+        Self::new(503, "handshakes_full", "too many unfinished requests; try again").retry_after(1);
     /// `connections_max` is reached.
     pub const FULL: Self = Self::new(503, "full", "the node is full").retry_after(10);
     /// The node is draining.
@@ -58,7 +65,7 @@ impl Rejection {
         Self::new(503, "overloaded", "too many HTTP requests at once; try again").retry_after(2);
 
     /// Every rejection by a shard, in the order of PROTOCOL.md's table.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::BAD_REQUEST,
         Self::BAD_EVENT,
         Self::BAD_QUERY,
@@ -67,6 +74,8 @@ impl Rejection {
         Self::TIMEOUT,
         Self::TOO_LARGE,
         Self::ADDRESS_FULL,
+        Self::ADDRESS_UNFINISHED,
+        Self::HANDSHAKES_FULL,
         Self::FULL,
         Self::DRAINING,
         Self::ROOMS_FULL,

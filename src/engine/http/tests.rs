@@ -303,6 +303,8 @@ fn rejections_are_whole_responses_with_the_documented_codes() {
         (408, "timeout", Refusal::Timeout),
         (431, "too_large", Refusal::TooLarge),
         (429, "address_full", Refusal::AddressFull),
+        (429, "address_unfinished", Refusal::AddressUnfinished),
+        (503, "handshakes_full", Refusal::HandshakesFull),
         (503, "full", Refusal::Full),
         (503, "draining", Refusal::Draining),
         (503, "rooms_full", Refusal::RoomsFull),

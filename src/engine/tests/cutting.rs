@@ -19,7 +19,7 @@ fn the_rest_of_a_cut_frame_does_not_end_its_viewer() {
         Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
         Sec-WebSocket-Version: 13\r\n\r\n"
         .to_vec();
-    let id = engine.accept(now, None, 0);
+    let id = engine.accept(now, None);
     engine.received(now, id, &mut request);
     while engine.has_work() {
         engine.next_chunk(now, &mut chunk);

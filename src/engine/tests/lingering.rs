@@ -79,7 +79,7 @@ fn faulty(engine: &mut Engine, now: Now) -> Id {
 
 /// A request that was refused.
 fn refused(engine: &mut Engine, now: Now) -> Id {
-    let id = engine.accept(now, None, 0);
+    let id = engine.accept(now, None);
     engine.received(now, id, &mut b"\x01\r\n\r\n".to_vec());
     let (outputs, said) = flush(engine, now);
     assert!(said.starts_with(b"HTTP/1.1 400 "));
@@ -211,7 +211,7 @@ fn lingering_max() {
     flush(&mut engine, at(1));
     assert_eq!(cuts(&engine), [0; 3]);
     for gone in [first[0], first[2], last[0]] {
-        let id = engine.accept(at(2), None, 0);
+        let id = engine.accept(at(2), None);
         engine.received(at(2), id, &mut b"\x01\r\n\r\n".to_vec());
         assert_eq!(closed(&flush(&mut engine, at(2)).0), [gone], "the oldest gives way");
         assert_eq!(engine.report().lingering, 3);

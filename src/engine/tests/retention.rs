@@ -116,7 +116,7 @@ fn join_binary(engine: &mut Engine, event: &str) {
          Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
          Sec-WebSocket-Protocol: uproar.rkyv.v1\r\nSec-WebSocket-Version: 13\r\n\r\n"
     );
-    let id = engine.accept(support::at(1), None, 0);
+    let id = engine.accept(support::at(1), None);
     engine.received(support::at(1), id, &mut request.into_bytes());
 }
 

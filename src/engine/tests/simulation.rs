@@ -52,6 +52,8 @@ fn every_seed_keeps_every_promise() {
         total.lingers,
         total.lingers_cut,
         total.reads_paused,
+        total.places_refused,
+        total.unfinished_shed,
         total.given_up[0],
         total.given_up[1],
         total.given_up[2],

@@ -15,10 +15,6 @@ use super::reader::{Fault, Incoming, ReaderLimits};
 use super::rest::Rest;
 use super::writer::CONTROL_BYTES_MAX;
 
-/// Empty fragments of one message. They are allowed, mean nothing, and count against no other limit: without this
-/// one a message could go on for ever.
-const EMPTY_FRAGMENTS_MAX: u8 = 100;
-
 /// The longest header of a client frame: 2 bytes, 8 of length, 4 of mask.
 pub(super) const HEADER_BYTES_MAX: usize = 14;
 
@@ -59,7 +55,7 @@ pub(super) struct Partial {
     /// The message whose final frame is not whole.
     message: Option<Body>,
     /// Its empty fragments.
-    empty_fragments: u8,
+    empty_fragments: u32,
     /// The payload of a cut control frame; none of its frames is longer than 125 bytes.
     control: Vec<u8>,
     /// What the last read handed out from here.
@@ -151,7 +147,7 @@ impl Partial {
         }
         if frame.is_untouched && !frame.is_final {
             self.empty_fragments += 1;
-            if self.empty_fragments > EMPTY_FRAGMENTS_MAX {
+            if self.empty_fragments > limits.empty_fragments_max {
                 return Err(Fault::EmptyFragments);
             }
         }

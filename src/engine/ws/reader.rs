@@ -28,6 +28,9 @@ pub struct ReaderLimits {
     pub frame_bytes_max: u32,
     /// Payload of one reassembled message, in bytes.
     pub message_bytes_max: u32,
+    /// Frames of one message without payload that do not end it. They are allowed, mean nothing, and count against
+    /// no other limit.
+    pub empty_fragments_max: u32,
 }
 
 /// A whole message or control frame, unmasked.

@@ -10,8 +10,10 @@ mod memory;
 mod rules;
 mod streams;
 
-const LIMITS: ReaderLimits = ReaderLimits { frame_bytes_max: 1_000, message_bytes_max: 1_500 };
-const ROOMY: ReaderLimits = ReaderLimits { frame_bytes_max: 1 << 30, message_bytes_max: 1 << 30 };
+const LIMITS: ReaderLimits =
+    ReaderLimits { frame_bytes_max: 1_000, message_bytes_max: 1_500, empty_fragments_max: 100 };
+const ROOMY: ReaderLimits =
+    ReaderLimits { frame_bytes_max: 1 << 30, message_bytes_max: 1 << 30, ..LIMITS };
 
 /// A message that outlives the buffers it was read from.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use uproar_engine::table::Id;
 use crate::shard::{Shard, ping, small, text};
 
 /// A sound request.
-const REQUEST: &str = "GET /v1/events/e/live HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\n\
+pub(crate) const REQUEST: &str = "GET /v1/events/e/live HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\n\
     Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
 
 #[test]
@@ -59,16 +59,16 @@ fn who_holds_most_of_request_heads_for_longest_gives_way() {
     let mut shard = Shard::new(limits);
     let half = format!("GET /v1/events/e/live HTTP/1.1\r\nX: {}", "x".repeat(4_000));
     for _ in 0..100 {
-        let id = shard.engine.accept(shard.now, None, 0);
+        let id = shard.engine.accept(shard.now, None);
         shard.engine.received(shard.now, id, &mut half.clone().into_bytes());
         shard.flush();
     }
     // A request that comes in two pieces meanwhile.
     let (first, second) = REQUEST.as_bytes().split_at(100);
-    let id = shard.engine.accept(shard.now, None, 0);
+    let id = shard.engine.accept(shard.now, None);
     shard.engine.received(shard.now, id, &mut first.to_vec());
     for _ in 0..100 {
-        let id = shard.engine.accept(shard.now, None, 0);
+        let id = shard.engine.accept(shard.now, None);
         shard.engine.received(shard.now, id, &mut half.clone().into_bytes());
         shard.flush();
     }

@@ -61,13 +61,22 @@ pub(crate) struct Shard {
     pub(crate) full: Vec<Id>,
     pub(crate) closed: Vec<Id>,
     pub(crate) read_on: Vec<Id>,
+    /// Of the one address that everybody comes from.
+    pub(crate) places_taken: u32,
 }
 
 impl Shard {
     pub(crate) fn new(limits: Limits) -> Self {
         let now = support::at(1_000_000 * TICK_US);
         let engine = support::engine(limits, now.mono_us);
-        Self { engine, now, full: Vec::new(), closed: Vec::new(), read_on: Vec::new() }
+        Self {
+            engine,
+            now,
+            full: Vec::new(),
+            closed: Vec::new(),
+            read_on: Vec::new(),
+            places_taken: 0,
+        }
     }
 
     pub(crate) fn join(&mut self) -> Id {
@@ -110,6 +119,11 @@ impl Shard {
             match output {
                 Output::Close { id, .. } => self.closed.push(id),
                 Output::ReadOn { id } => self.read_on.push(id),
+                Output::AskPlace { id, join, places_max } => {
+                    let has_place = self.places_taken < places_max;
+                    self.places_taken += u32::from(has_place);
+                    self.engine.place_answered(self.now, id, *join, has_place);
+                }
                 _ => {}
             }
         }

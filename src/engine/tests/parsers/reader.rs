@@ -10,7 +10,8 @@ use uproar_engine::ws::reader::{Fault, Incoming, Reader, ReaderLimits};
 
 use super::{Dice, for_seeds};
 
-const LIMITS: ReaderLimits = ReaderLimits { frame_bytes_max: 300, message_bytes_max: 400 };
+const LIMITS: ReaderLimits =
+    ReaderLimits { frame_bytes_max: 300, message_bytes_max: 400, empty_fragments_max: 100 };
 /// What a partial message may cost beyond its payload, in bytes.
 const PARTIAL_BYTES_MAX: usize = 256;
 

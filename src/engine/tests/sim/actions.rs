@@ -117,6 +117,7 @@ fn open(world: &mut World, ask: Ask, request: &[u8]) -> Option<usize> {
     let borne = (borne(limits.over_rate_commands_max), borne(limits.control_frames_per_sec_max));
     let mut viewer = Viewer::new(ask);
     viewer.borne = borne;
+    viewer.shares_address = world.plan.addresses > 0;
     world.viewers.push(viewer);
     let shard = world.random.below(world.plan.shards) as usize;
     world.accept(shard, index);

@@ -18,6 +18,7 @@ use uproar_engine::control::{PostRefusal, Reply, Request};
 use uproar_engine::limits::Limits;
 use uproar_engine::log::Log;
 use uproar_engine::page;
+use uproar_engine::report::Refusal;
 
 use viewer::Outcome;
 use world::World;
@@ -47,6 +48,9 @@ pub(crate) struct Story {
     pub(crate) lingers: u64,
     pub(crate) lingers_cut: u64,
     pub(crate) reads_paused: u64,
+    /// Upgrades without a place for their address; requests given up because it had too many, or the shard.
+    pub(crate) places_refused: u64,
+    pub(crate) unfinished_shed: u64,
     /// By budget: answers, unfinished messages, request heads.
     pub(crate) given_up: [u64; 3],
     pub(crate) outcomes: BTreeMap<Outcome, u64>,
@@ -66,6 +70,8 @@ impl Story {
         self.lingers += other.lingers;
         self.lingers_cut += other.lingers_cut;
         self.reads_paused += other.reads_paused;
+        self.places_refused += other.places_refused;
+        self.unfinished_shed += other.unfinished_shed;
         for (sum, given_up) in self.given_up.iter_mut().zip(other.given_up) {
             *sum += given_up;
         }
@@ -111,6 +117,11 @@ pub(crate) fn run(seed: u64, step: &mut u32) -> Story {
         lingers: sum(|report| report.counters.lingers),
         lingers_cut: sum(|report| report.counters.lingers_cut.iter().sum()),
         reads_paused: sum(|report| report.counters.reads_paused),
+        places_refused: world.refused_places,
+        unfinished_shed: sum(|report| {
+            let refused = |reason| report.counters.refusals[reason as usize];
+            refused(Refusal::AddressUnfinished) + refused(Refusal::HandshakesFull)
+        }),
         given_up: [0, 1, 2]
             .map(|budget| reports.iter().map(|report| report.counters.budget_hits[budget]).sum()),
         outcomes: BTreeMap::new(),
@@ -168,6 +179,7 @@ fn calm(world: &mut World) {
     }
     assert!(world.is_mesh_empty(), "the mesh comes to rest");
     assert!(world.unheard().is_none(), "reading goes on: {:?}", world.unheard());
+    world.check_no_place_is_lost();
     no_room_is_kept_for_nothing(world, &watched);
     everything_arrived(world);
     world.is_calm = false;
@@ -267,6 +279,7 @@ fn finish(world: &mut World) {
         shard.engine.check_empty();
     }
     assert_eq!(world.live, 0);
+    assert!(world.places.values().all(|&taken| taken == 0), "places are given back");
     for report in reports(world) {
         assert_eq!((report.rooms, report.replicas), (0, 0), "empty rooms are forgotten");
         assert_eq!((report.log_bytes, report.connections, report.handshakes), (0, 0, 0));

@@ -10,6 +10,8 @@ pub(crate) struct Plan {
     pub(crate) events: u32,
     /// Names beside those, that somebody makes up.
     pub(crate) made_up: u32,
+    /// Viewers come from so many addresses; 0: from nobody knows where.
+    pub(crate) addresses: u8,
     /// Keys are forgotten before their time.
     pub(crate) is_forgetful: bool,
     pub(crate) steps: u32,
@@ -32,9 +34,11 @@ impl Plan {
             (budget(900), budget(700), budget(1_200));
         let limits = Limits {
             handshake_bytes_max: between(600, 4_000),
+            handshakes_max: 4_000,
             handshake_ms_max: between(1_000, 10_000),
             frame_bytes_max: between(700, 8_000),
             message_bytes_max: between(700, 8_000),
+            empty_fragments_max: 100,
             message_ms_max: between(5_000, 20_000),
             unfinished_bytes_max,
             heads_bytes_max,
@@ -76,6 +80,7 @@ impl Plan {
             shards,
             events: between(1, 5),
             made_up: 0,
+            addresses: 0,
             is_forgetful: false,
             steps: between(150, 500),
             viewers_max: viewers_max as usize,
@@ -85,6 +90,18 @@ impl Plan {
             limits,
         }
         .with_names_and_keys(random.clone())
+        .with_addresses(random.clone())
+    }
+
+    /// Viewers of few addresses, with few places each.
+    fn with_addresses(mut self, mut random: Random) -> Self {
+        let _ = random.bits();
+        if random.below(4) == 0 {
+            self.addresses = 1 + random.below(4) as u8;
+            self.limits.connections_per_address_max = 1 + random.below(12);
+            self.limits.handshakes_max = [4_000, 4 + random.below(20)][random.below(2) as usize];
+        }
+        self
     }
 
     /// Names that are made up, and little memory for keys. The dice are a copy, so that other plans stay as they are.

@@ -2,6 +2,7 @@
 //! shell does with each output, no more, in an order and with faults that the seed chooses.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
 
 use uproar_engine::engine::{Chunk, Engine, Output, Parting, Setup, Source};
 use uproar_engine::limits::{LagPolicy, Limits, READ_BYTES_MAX};
@@ -37,6 +38,10 @@ struct Held {
     heard_us: u64,
     /// The engine did not want its bytes, and will say when it does.
     is_paused: bool,
+    /// It has a place of its address.
+    has_place: bool,
+    /// Its request is not whole, as far as the engine has said.
+    is_unfinished: bool,
 }
 
 impl Held {
@@ -51,6 +56,8 @@ impl Held {
             log_sent_us: 0,
             heard_us: 0,
             is_paused: false,
+            has_place: false,
+            is_unfinished: false,
         }
     }
 }
@@ -98,6 +105,10 @@ pub(crate) struct World {
     pub(crate) live: u32,
     /// Drains that were begun.
     pub(crate) drains: u64,
+    /// Places taken, by address.
+    pub(crate) places: BTreeMap<IpAddr, u32>,
+    /// Upgrades refused because their address had no place left.
+    pub(crate) refused_places: u64,
     /// Texts made so far; each says its number, so that none is said twice.
     pub(crate) texts: u64,
     /// Faults are over: everything moves and arrives.
@@ -151,6 +162,8 @@ impl World {
             oracle: Oracle::new(plan.limits.clock_lead_ms_max, plan.is_forgetful),
             live: 0,
             drains: 0,
+            places: BTreeMap::new(),
+            refused_places: 0,
             texts: 0,
             is_calm: false,
             quiet_since_us: 0,
@@ -173,9 +186,46 @@ impl World {
 
     /// A socket is accepted by `shard`.
     pub(crate) fn accept(&mut self, shard: usize, socket: usize) {
-        let id = self.shards[shard].engine.accept(self.now, None, 0);
-        self.hold(shard, id, Held::new(socket, true));
+        let peer = self.peer(socket);
+        let id = self.shards[shard].engine.accept(self.now, peer);
+        self.hold(shard, id, Held { is_unfinished: true, ..Held::new(socket, true) });
         self.obey(shard);
+    }
+
+    /// Where a viewer comes from.
+    fn peer(&self, socket: usize) -> Option<SocketAddr> {
+        let addresses = self.plan.addresses;
+        let last = |addresses: u8| (socket % usize::from(addresses)) as u8;
+        (addresses > 0).then(|| ([192, 0, 2, last(addresses)], socket as u16).into())
+    }
+
+    /// Places taken of an address: by connections, and by requests on their way.
+    fn places_of(&self, ip: IpAddr) -> usize {
+        let held = self.shards.iter().flat_map(|shard| shard.held.values());
+        held.filter(|held| held.has_place && self.peer(held.socket).map(|p| p.ip()) == Some(ip))
+            .count()
+    }
+
+    /// Nobody has more places than there are, nor more unfinished requests.
+    fn check_places(&self) {
+        let most = self.plan.limits.connections_per_address_max;
+        for (&ip, &taken) in &self.places {
+            assert!(taken <= most, "{ip} has {taken} places of {most}");
+            assert!(self.places_of(ip) <= taken as usize, "{ip}: who has a place is counted");
+            let is_of = |held: &&Held| self.peer(held.socket).map(|peer| peer.ip()) == Some(ip);
+            for shard in &self.shards {
+                let unfinished = shard.held.values().filter(is_of).filter(|h| h.is_unfinished);
+                let unfinished = unfinished.count();
+                assert!(unfinished <= most as usize, "{ip} has {unfinished} unfinished requests");
+            }
+        }
+    }
+
+    /// When requests whose sockets were lost have been given up: no place is taken by nobody.
+    pub(crate) fn check_no_place_is_lost(&self) {
+        for (&ip, &taken) in &self.places {
+            assert_eq!(self.places_of(ip), taken as usize, "{ip} lost a place");
+        }
     }
 
     fn hold(&mut self, shard: usize, id: Id, held: Held) {
@@ -196,7 +246,19 @@ impl World {
                     assert!(!held.is_live, "a live connection is read without asking");
                     held.may_read = true;
                 }
-                Output::Live { id, .. } => {
+                Output::AskPlace { id, join, places_max } => {
+                    let ip = join.peer.expect("it is counted by its address").ip();
+                    let taken = self.places.entry(ip).or_default();
+                    let has_place = *taken < places_max;
+                    *taken += u32::from(has_place);
+                    self.refused_places += u64::from(!has_place);
+                    let held = self.held(shard, id);
+                    (held.has_place, held.is_unfinished) = (has_place, false);
+                    self.shards[shard].engine.place_answered(self.now, id, *join, has_place);
+                }
+                Output::HoldPlace { id, .. } => self.held(shard, id).has_place = true,
+                Output::FreePlace { peer } => self.free_place(peer.ip()),
+                Output::Live { id } => {
                     self.live += 1;
                     let now_us = self.now.mono_us;
                     let held = self.held(shard, id);
@@ -211,6 +273,7 @@ impl World {
                 }
                 Output::Handover { id, read, .. } => {
                     assert!(read.starts_with(b"GET /health"), "a plain request");
+                    self.held(shard, id).is_unfinished = false;
                     let socket = self.held(shard, id).socket;
                     if self.strikes(4) {
                         self.shards[shard].engine.handover_failed(self.now, id, &read);
@@ -225,7 +288,7 @@ impl World {
                     self.live += 1;
                     let held = self.held(shard, id);
                     assert!(!held.is_counted, "a connection counts once");
-                    held.is_counted = true;
+                    (held.is_counted, held.is_unfinished) = (true, false);
                 }
                 Output::Discard { id, len } => {
                     assert!(len > 0, "something to throw away");
@@ -249,7 +312,13 @@ impl World {
                     let held = held.expect("a connection is closed once");
                     assert_eq!(was_counted, held.is_counted, "what is counted is counted back");
                     self.live -= u32::from(was_counted);
-                    if parting != Parting::Moved {
+                    let has_moved = parting == Parting::Moved;
+                    if let Some(peer) =
+                        self.peer(held.socket).filter(|_| held.has_place && !has_moved)
+                    {
+                        self.free_place(peer.ip());
+                    }
+                    if !has_moved {
                         let socket = &mut self.sockets[held.socket];
                         assert!(!socket.is_closed, "a socket is closed once");
                         socket.node_closes();
@@ -261,6 +330,11 @@ impl World {
         for shard in &mut self.shards {
             shard.engine.set_node_connections(live);
         }
+    }
+
+    fn free_place(&mut self, ip: IpAddr) {
+        let taken = self.places.get_mut(&ip).expect("it was taken");
+        *taken -= 1;
     }
 
     /// One turn of a shard's loop.
@@ -550,6 +624,7 @@ impl World {
     /// Asserts the engines' own invariants.
     pub(crate) fn check(&self) {
         self.check_silences();
+        self.check_places();
         let close_ticks = ticks(self.plan.limits.close_ms_max);
         for shard in &self.shards {
             shard.engine.check();

@@ -25,7 +25,7 @@ pub(crate) fn join(engine: &mut Engine, now: Now, event: &str) -> Id {
          Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
          Sec-WebSocket-Version: 13\r\n\r\n"
     );
-    let id = engine.accept(now, None, 0);
+    let id = engine.accept(now, None);
     engine.received(now, id, &mut request.into_bytes());
     id
 }
