@@ -3,7 +3,9 @@
 //! `double ADDRESS [FAULT ONE_IN | plain | gathered | hang | mute]` prints the address it listens on,
 //! then serves until its standard input ends. With a fault, one delivery in ONE_IN is dropped (`drop`),
 //! swapped with the next (`reorder`), sent twice (`duplicate`), or changed (`rewrite`), one post is
-//! forgotten (`swallow`), answered with an error (`refuse`) or appended twice (`twice`), or all upgrades beyond
+//! forgotten (`swallow`), answered with an error (`refuse`) or appended twice (`twice`), acknowledged twice and the next one forgotten
+//! (`swallow2`) or stored and not answered (`doubleack`), acknowledged without `ref` and forgotten (`swallownoref`),
+//! acknowledged at the log's first offset and forgotten (`swallowold`) or followed by one that nobody posted (`junk`), or all upgrades beyond
 //! that many are refused (`full`), so that tests can demand that the load generator notices. `hang` never answers an
 //! upgrade, `mute` sends nothing after one. `plain` is another server altogether: it knows no protocol and sends
 //! every message to everyone who asked for the same path; `gathered` does the same with all messages of some
@@ -33,6 +35,11 @@ enum Fault {
     Rewrite,
     Swallow,
     Refuse,
+    Swallow2,
+    DoubleAck,
+    SwallowNoRef,
+    SwallowOld,
+    Junk,
     Full,
     Twice,
     Hang,
@@ -90,6 +97,11 @@ fn main() {
         Some("rewrite") => Fault::Rewrite,
         Some("swallow") => Fault::Swallow,
         Some("refuse") => Fault::Refuse,
+        Some("swallow2") => Fault::Swallow2,
+        Some("doubleack") => Fault::DoubleAck,
+        Some("swallownoref") => Fault::SwallowNoRef,
+        Some("swallowold") => Fault::SwallowOld,
+        Some("junk") => Fault::Junk,
         Some("full") => Fault::Full,
         Some("twice") => Fault::Twice,
         Some("hang") => Fault::Hang,
@@ -289,6 +301,7 @@ fn post(server: &mut Server, event: &str, number: u64, payload: &[u8]) {
     }
     server.posts += 1;
     let is_due = server.posts.is_multiple_of(one_in);
+    let is_after_due = server.posts > 1 && (server.posts - 1).is_multiple_of(one_in);
     let reference = post["ref"].as_str().unwrap_or("");
     let answer = |room: &Room, text: String| {
         if let Some(author) = room.subscribers.get(&number) {
@@ -298,6 +311,19 @@ fn post(server: &mut Server, event: &str, number: u64, payload: &[u8]) {
     };
     match fault {
         Fault::Swallow if is_due => return,
+        Fault::Swallow2 if is_after_due => return,
+        Fault::SwallowNoRef if is_due => {
+            return answer(
+                room,
+                format!(r#"{{"type":"ack","id":"x","offset":{}}}"#, room.log.len()),
+            );
+        }
+        Fault::SwallowOld if is_due => {
+            return answer(
+                room,
+                format!(r#"{{"type":"ack","ref":"{reference}","id":"x","offset":1}}"#),
+            );
+        }
         Fault::Refuse if is_due => {
             let text = format!(
                 r#"{{"type":"error","ref":"{reference}","code":"rate_limited","message":"m"}}"#
@@ -308,9 +334,16 @@ fn post(server: &mut Server, event: &str, number: u64, payload: &[u8]) {
     }
     for number in 0..if fault == Fault::Twice && is_due { 2 } else { 1 } {
         let ack = append(room, fault, (one_in, &mut server.deliveries), reference, &post);
-        if number == 0 {
-            answer(room, ack);
-        }
+        let acks = match fault {
+            Fault::Swallow2 | Fault::DoubleAck if is_due => 2,
+            Fault::DoubleAck if is_after_due => 0,
+            _ => u64::from(number == 0),
+        };
+        (0..acks).for_each(|_| answer(room, ack.clone()));
+    }
+    if fault == Fault::Junk && is_due {
+        let junk = serde_json::json!({"text": "BUY NOW"});
+        append(room, fault, (one_in, &mut server.deliveries), "", &junk);
     }
 }
 

@@ -12,9 +12,12 @@ const CODES: &str = "Exit codes: 0 all was measured and held; 1 something did no
 failed, but not everything was measured, or the run could not take place. SIGINT and SIGTERM end a run with what it has \
 measured. Memory is measured as root only. More: /usr/share/doc/uproar-loadgen/";
 
+/// The version, and the commit it was built of.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("BUILD_COMMIT"), ")");
+
 /// Proves what a live-comment server serves: load with known schedule, every comment verified
 #[derive(Debug, Parser)]
-#[command(name = "uproar-loadgen", version, max_term_width = 100, after_long_help = CODES)]
+#[command(name = "uproar-loadgen", version = VERSION, max_term_width = 100, after_long_help = CODES)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) task: Task,

@@ -79,6 +79,8 @@ pub(crate) struct Conductor<'a> {
     pub(crate) observer: &'a mut Observer,
     /// Why the server's CPU says nothing here, if so.
     pub(crate) cpu_distorted: Option<&'a str>,
+    /// Whether nobody else knows the names of the events, so that every comment in them must be this run's.
+    pub(crate) are_events_own: bool,
     pub(crate) findings: &'a mut Findings,
 }
 
@@ -198,6 +200,7 @@ impl Conductor<'_> {
                 Some(verdict) => verdict.level.as_str(),
                 None if step.counters.posts_refused > 0 => "the server's limit of posts",
                 None if step.counters.posts_unanswered > 0 => "the answer of posts",
+                None if step.counters.acks_stray > 0 => "the acks of posts",
                 None => "loss",
             };
             stopped_by = format!("{broken} broke at {rate:.2} comments/s an event");
@@ -261,7 +264,8 @@ impl Conductor<'_> {
         let mut counters = tally.counters.since(&before.counters);
         // What is lost is what is lost now; a tail judged earlier may have come since.
         counters.lost = tally.counters.lost.saturating_sub(before.counters.lost);
-        counters.posts_unanswered = tally.counters.posts_unanswered;
+        counters.posts_unanswered = tally.unanswered;
+        counters.posts_unseen = tally.unseen;
         let ends = Ends { start, end, start_tally, end_tally, memory, returns_secs };
         let step = self.judge_step(label, (rate, secs), counters, &tally, &window, ends);
         let standing = step.standing;
@@ -317,9 +321,10 @@ impl Conductor<'_> {
             self.look("drain")?;
             let mut tally = self.crew.judge()?;
             let is_back = self.parameters.bounce_share == 0.0 || tally.live >= wanted;
-            let unanswered = self.unanswered(&tally.counters);
-            if tally.behind == 0 && unanswered == 0 && is_back || now_ns() >= deadline {
-                tally.counters.posts_unanswered = unanswered;
+            let is_done = tally.behind + tally.unanswered + tally.unseen == 0;
+            if is_done && is_back || now_ns() >= deadline {
+                tally.counters.posts_unanswered = tally.unanswered;
+                tally.counters.posts_unseen = tally.unseen;
                 self.findings.last = Some(tally.clone());
                 return Ok(tally);
             }
@@ -366,6 +371,7 @@ impl Conductor<'_> {
             latency: &window.latency,
             counters: &counters,
             missing: tally.missing,
+            foreign: if self.are_events_own { counters.deliveries_foreign } else { 0 },
             connections,
             viewers: p.viewers.into(),
             closed_slow: self.closed_slow(),
@@ -424,16 +430,6 @@ impl Conductor<'_> {
     /// Slow viewers that the server has ended so far.
     fn closed_slow(&self) -> u64 {
         self.findings.last.as_ref().map_or(0, |tally| tally.counters.closed_slow)
-    }
-
-    /// Posts without an answer whose publisher is still there.
-    fn unanswered(&self, counters: &Counters) -> u64 {
-        match self.parameters.speak {
-            Speak::Generic => 0,
-            Speak::Json | Speak::Rkyv => counters
-                .posts
-                .saturating_sub(counters.acks + counters.posts_refused + counters.posts_abandoned),
-        }
     }
 
     fn watch_until(&mut self, phase: &str, until_ns: u64) -> Result<(), Abort> {

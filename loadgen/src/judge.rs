@@ -34,6 +34,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) counters: &'a Counters,
     /// Comments that had not come when the step's drain was over; a part of those lost.
     pub(crate) missing: u64,
+    /// Comments in the run's own events that it did not post.
+    pub(crate) foreign: u64,
     pub(crate) connections: u64,
     pub(crate) viewers: u64,
     /// Slow viewers that the server has ended, as it may.
@@ -129,6 +131,9 @@ impl Facts<'_> {
             c.resumes_incomplete,
             c.posts_refused,
             c.posts_unanswered,
+            c.posts_unseen,
+            c.acks_stray,
+            self.foreign,
             c.posts_skipped,
         ];
         wrong.iter().all(|&count| count == 0) && self.connections + self.closed_slow >= self.viewers
@@ -140,6 +145,9 @@ impl Facts<'_> {
         let unannounced = c.lost.saturating_sub(c.gap_comments + self.missing);
         let wrong = [
             unannounced,
+            c.posts_unseen.saturating_sub(c.gap_comments + self.missing),
+            c.acks_stray,
+            self.foreign,
             c.duplicates,
             c.appended_twice,
             c.reordered,
@@ -324,6 +332,7 @@ mod tests {
                 latency: &self.latency,
                 counters: &self.counters,
                 missing: 0,
+                foreign: 0,
                 connections: self.connections,
                 viewers: 50_000,
                 closed_slow: 0,

@@ -50,7 +50,9 @@ fn main() -> ExitCode {
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
         Err(why) if why.use_stderr() => {
-            say::note(&words::usage(&why));
+            let why = words::usage(&why);
+            run::refused(std::env::args_os().skip(1), &why);
+            say::note(&why);
             return ExitCode::from(2);
         }
         Err(help) => {

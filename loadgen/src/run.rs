@@ -1,6 +1,9 @@
 //! One run from its flags to its report.
 
+use std::ffi::{OsStr, OsString};
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -66,12 +69,34 @@ pub(crate) fn run(options: &Run) -> Result<Outcome, String> {
     done
 }
 
+/// Takes an earlier run's report out of the folder of a run whose flags were refused, and says why there is none.
+pub(crate) fn refused(arguments: impl Iterator<Item = OsString>, why: &str) {
+    let arguments: Vec<OsString> = arguments.collect();
+    if arguments.first().is_none_or(|task| task != "run") {
+        return;
+    }
+    let mut folder = None;
+    for (at, argument) in arguments.iter().enumerate() {
+        if argument == "--out" {
+            folder = arguments.get(at + 1).map(PathBuf::from);
+        } else if let Some(value) = argument.as_encoded_bytes().strip_prefix(b"--out=") {
+            folder = Some(PathBuf::from(OsStr::from_bytes(value)));
+        }
+    }
+    let why = why.trim_start_matches("error: ").lines().next().unwrap_or_default();
+    let Some(folder) = folder.filter(|folder| folder.is_dir()) else { return };
+    if let Err(error) = files::prepare(&folder).and_then(|()| files::write_refusal(&folder, why)) {
+        say::complain(&format!("cannot say in {} that nothing ran: {error}", folder.display()));
+    }
+}
+
 fn run_with(options: &Run, mut parameters: Parameters) -> Result<Outcome, String> {
     parameters.check(options.scenario)?;
     let levels = crate::slo::parse(&parameters.slo)?;
     let started_unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let run = (started_unix.as_nanos() as u64 % 0xffff) as u16;
-    if parameters.event_prefix.is_empty() {
+    let are_events_own = parameters.event_prefix.is_empty();
+    if are_events_own {
         parameters.event_prefix = format!("run{run:04x}-");
     }
     let target = resolve(&parameters.target)?;
@@ -137,6 +162,7 @@ fn run_with(options: &Run, mut parameters: Parameters) -> Result<Outcome, String
         crew: &crew,
         observer: &mut observer,
         cpu_distorted: is_proof_on_loopback.then_some(LOOPBACK),
+        are_events_own,
         findings: &mut findings,
     };
     let abort = conductor.run().err();
@@ -165,7 +191,7 @@ fn run_with(options: &Run, mut parameters: Parameters) -> Result<Outcome, String
         ),
         network,
         is_root,
-        commit: commit(),
+        commit: Some(env!("BUILD_COMMIT").to_owned()).filter(|commit| commit != "unknown"),
     };
     let clock_method = match clocks {
         None => CLOCK_METHOD.to_owned(),
@@ -425,16 +451,6 @@ fn cpu_model() -> String {
 fn host_cpus() -> usize {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     text.lines().filter(|line| line.starts_with("processor")).count()
-}
-
-/// The commit of the tree this runs in; none outside a repository or without git.
-fn commit() -> Option<String> {
-    let output = std::process::Command::new("git")
-        .args(["rev-parse", "--short=12", "HEAD"])
-        .stderr(std::process::Stdio::null())
-        .output()
-        .ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 #[cfg(test)]

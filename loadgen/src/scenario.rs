@@ -354,7 +354,10 @@ impl Parameters {
             ("--bounce-share", self.bounce_share, 0.0, 1.0),
         ] {
             if !(from..=to).contains(&value) {
-                return Err(format!("{flag} is a number from {from} to {to}, not {value}"));
+                let negative = if value < 0.0 { "cannot be negative: it " } else { "" };
+                return Err(format!(
+                    "{flag} {negative}is a number from {from} to {to}, not {value}"
+                ));
             }
         }
         for (flag, value) in [

@@ -60,12 +60,16 @@ counters! {
     posts,
     /// Posts acknowledged by the server.
     acks,
+    /// Acks of no post that its publisher waits for: a second one, or one without a `ref` or with an unknown one.
+    acks_stray,
     /// Posts the server refused.
     posts_refused,
     /// Posts whose publisher left, by plan or not, before they were answered.
     posts_abandoned,
     /// Posts that the server had not answered when the run or step ended, although their publisher was there.
     posts_unanswered,
+    /// Posts that the server had acknowledged, and not delivered to their publisher when the run or step ended.
+    posts_unseen,
     /// Posts that left later than they were due because their publisher was away by plan; their latency runs from when they were due.
     posts_deferred,
     /// Posts that never left, because their publisher was gone or was away for too many.
@@ -193,6 +197,9 @@ pub(crate) struct Tally {
     pub(crate) behind: u64,
     /// The comments that those miss; a part of `lost` while they do.
     pub(crate) missing: u64,
+    /// Posts without an answer, and posts acknowledged that their publishers have not received; filled in by `Judge` only.
+    pub(crate) unanswered: u64,
+    pub(crate) unseen: u64,
     /// When the latest viewer became live, by the conductor's monotonic clock, in nanoseconds.
     pub(crate) last_live_ns: u64,
     /// Latencies since the last collection, by receipt.
@@ -223,6 +230,8 @@ impl Tally {
             counters: Counters::default(),
             live: 0,
             behind: 0,
+            unanswered: 0,
+            unseen: 0,
             missing: 0,
             last_live_ns: 0,
             recent: latency_histogram(),
@@ -278,6 +287,8 @@ impl Tally {
         self.live += other.live;
         self.behind += other.behind;
         self.missing += other.missing;
+        self.unanswered += other.unanswered;
+        self.unseen += other.unseen;
         self.last_live_ns = self.last_live_ns.max(other.last_live_ns);
         self.recent.add(&other.recent).expect(SAME);
         self.slippage.add(&other.slippage).expect(SAME);

@@ -112,6 +112,14 @@ fn no_verdict_of_an_earlier_run_stays() {
     let (output, _) = run(loadgen("hot", &double.address).args(["--slo", "p99<1"]), &out);
     assert_eq!(output.status.code(), Some(2));
     assert!(summary().starts_with("not run: ") && summary().contains("needs a unit"));
+    // One whose flags mean nothing, after a report that was damaged.
+    let mut command = loadgen("hot", &double.address);
+    run(command.args(["--viewers", "20", "--duration-secs", "0.5"]), &out);
+    fs::write(out.join("report.json"), "{").unwrap();
+    let (output, _) = run(loadgen("hot", &double.address).args(["--viewers", "abc"]), &out);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(summary().starts_with("not run: invalid value 'abc'"), "{}", summary());
+    assert!(!out.join("report.json").exists() && !out.join("steady.hdr").exists());
     // One that is killed.
     let mut command = loadgen("hot", &double.address);
     run(command.args(["--viewers", "20", "--duration-secs", "0.5"]), &out);

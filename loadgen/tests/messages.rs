@@ -29,7 +29,7 @@ fn words_that_cannot_be_get_what_the_flag_takes() {
             "for '--viewers <VIEWERS>': it takes a whole number",
         ),
         (&["run", "hot", "--rate", "x"], "it takes a number, as in 2 or 0.5"),
-        (&["run", "hot", "--rate", "-1"], "--rate is a number from 0 to"),
+        (&["run", "hot", "--rate", "-1"], "--rate cannot be negative: it is a number from 0"),
         (&["run", "hot", "--cpus", "0-1"], "it takes a whole number"),
         (&["worker", "--listen", "x"], "it takes an IP address with a port, as in 10.0.0.7:7000"),
         (&["worker", "--listen", "192.0.2.1:7"], "this host does not have that address; `ip addr`"),

@@ -64,6 +64,28 @@ fn parameters_that_mean_nothing_are_refused() {
 }
 
 #[test]
+fn a_negative_rate_is_refused_as_such() {
+    let double = Double::start(&[]);
+    let text = refusal(loadgen("hot", &double.address).args(["--rate", "-1"]));
+    assert!(text.contains("--rate cannot be negative"), "{text}");
+}
+
+#[test]
+fn the_version_and_the_report_name_the_commit_of_the_build() {
+    let double = Double::start(&[]);
+    let output = Command::new(env!("CARGO_BIN_EXE_uproar-loadgen")).arg("--version").output();
+    let version = String::from_utf8(output.unwrap().stdout).unwrap();
+    let (_, commit) = version.trim_end().strip_suffix(')').unwrap().split_once('(').unwrap();
+    let out = folder("refusals-commit");
+    // Not in the repository, whose commit may be another by then.
+    let mut command = loadgen("hot", &double.address);
+    command.current_dir("/").args(["--viewers", "5", "--duration-secs", "0.2", "--out"]);
+    command.arg(&out).output().unwrap();
+    let told = report(&out)["machine"]["commit"].clone();
+    assert_eq!(told.as_str(), Some(commit).filter(|&commit| commit != "unknown"));
+}
+
+#[test]
 fn an_admin_address_without_metrics_is_refused() {
     let double = Double::start(&[]);
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

@@ -66,6 +66,30 @@ fn a_post_that_vanishes_for_everyone_is_noticed() {
 }
 
 #[test]
+fn each_post_needs_an_answer_of_its_own() {
+    for fault in ["swallow2", "doubleack", "swallownoref"] {
+        let (counters, passed, text) = posts_with(fault);
+        assert!(!passed && counters["acks_stray"].as_u64() >= Some(3), "{fault}: {text}");
+        assert!(counters["posts_unanswered"].as_u64() >= Some(3), "{fault}: {text}");
+        assert!(text.contains("for which its publisher does not wait"), "{fault}: {text}");
+    }
+}
+
+#[test]
+fn a_post_that_is_acknowledged_and_delivered_to_nobody_is_noticed() {
+    let (counters, passed, text) = posts_with("swallowold");
+    assert!(!passed && counters["posts_unseen"].as_u64() >= Some(3), "{text}");
+    assert_eq!((&counters["posts_unanswered"], &counters["acks_stray"]), (&0.into(), &0.into()));
+}
+
+#[test]
+fn comments_that_nobody_posted_are_noticed() {
+    let (counters, passed, text) = posts_with("junk");
+    assert!(!passed && counters["deliveries_foreign"].as_u64() >= Some(60), "{text}");
+    assert!(text.contains(" not ours,"), "{text}");
+}
+
+#[test]
 fn a_refused_post_fails_the_run() {
     let (counters, passed, text) = posts_with("refuse");
     assert!(!passed && counters["posts_refused"].as_u64() >= Some(1), "{text}");

@@ -3,7 +3,7 @@
 //! The receive path of the whole tool, so it is lean: whole frames are read where the kernel
 //! put them, one clock reading serves a read, and only the cut end of a read is copied.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use super::viewer::{Phase, Role, Viewer};
 use crate::marker::Marker;
@@ -36,6 +36,26 @@ pub(super) enum Call {
     Refused(u16),
 }
 
+/// The sequences of posts that a publisher waits for, on its present connection.
+#[derive(Debug, Default)]
+pub(super) struct Awaited {
+    answers: BTreeSet<u32>,
+    /// Those that it has not received as a comment: it watches its event like everyone.
+    deliveries: BTreeSet<u32>,
+}
+
+impl Awaited {
+    pub(super) fn posted(&mut self, sequence: u32) {
+        self.answers.insert(sequence);
+        self.deliveries.insert(sequence);
+    }
+
+    /// Posts that are acknowledged and stand in no log that their publisher knows.
+    fn unseen(&self) -> u64 {
+        self.deliveries.difference(&self.answers).count() as u64
+    }
+}
+
 /// The viewers of a plane and all they are judged by.
 #[derive(Debug)]
 pub(super) struct Crowd {
@@ -57,8 +77,8 @@ pub(super) struct Crowd {
     pub(super) found: Vec<Marker>,
     /// Messages that came in fragments so far.
     pub(super) fragments: HashMap<u32, Vec<u8>>,
-    /// Posts of each publisher that the server has not answered; not of a generic one, which never does.
-    pub(super) unanswered: HashMap<u32, u64>,
+    /// What each publisher waits for; not of a generic server, which answers nothing.
+    pub(super) awaited: HashMap<u32, Awaited>,
     /// The publisher number of viewers that post.
     pub(super) publisher_numbers: HashMap<u32, u32>,
     pub(super) run: u16,
@@ -246,8 +266,17 @@ impl Crowd {
                 calls.push(Call::Live);
             }
             Heard::Ack { sequence, offset } => {
+                let awaited = self.awaited.get_mut(&index);
+                let is_ours = awaited.zip(sequence).is_some_and(|(a, s)| a.answers.remove(&s));
+                if !is_ours {
+                    self.tally.counters.acks_stray += 1;
+                    self.trouble(|| {
+                        let of = sequence.map_or("no post".to_owned(), |s| format!("post {s}"));
+                        format!("an ack of {of}, for which its publisher does not wait")
+                    });
+                    return Ok(());
+                }
                 self.tally.counters.acks += 1;
-                self.answered(index);
                 let event = self.viewers[index as usize].event as usize;
                 self.heads[event] = self.heads[event].max(offset);
                 let publisher = self.publisher_numbers.get(&index);
@@ -256,9 +285,12 @@ impl Crowd {
                     self.agree(event, offset, identity);
                 }
             }
-            Heard::Refused { code } => {
+            Heard::Refused { sequence, code } => {
                 self.tally.counters.posts_refused += 1;
-                self.answered(index);
+                if let (Some(awaited), Some(sequence)) = (self.awaited.get_mut(&index), sequence) {
+                    awaited.answers.remove(&sequence);
+                    awaited.deliveries.remove(&sequence);
+                }
                 self.trouble(|| crate::words::refused_post(&code));
             }
             Heard::Gap { from, to } => self.gap(index, from, to),
@@ -298,21 +330,30 @@ impl Crowd {
             // Not ours to anyone, or its marker is damaged.
             return self.agree(event, offset, FOREIGN);
         };
+        if viewer.role == Role::Publisher
+            && self.publisher_numbers.get(&index) == Some(&marker.publisher)
+            && let Some(awaited) = self.awaited.get_mut(&index)
+        {
+            awaited.deliveries.remove(&marker.sequence);
+        }
         if !is_slow && !is_replayed {
             self.tally.delivered(marker.due_ns, now_ns);
         }
         self.agree(event, offset, marker.identity());
     }
 
-    fn answered(&mut self, index: u32) {
-        if let Some(posts) = self.unanswered.get_mut(&index) {
-            *posts = posts.saturating_sub(1);
-        }
+    /// Posts without an answer, and posts that were acknowledged and never delivered to who posted them.
+    pub(super) fn awaited(&self) -> (u64, u64) {
+        let awaited = self.awaited.values();
+        awaited.fold((0, 0), |(answers, unseen), awaited| {
+            (answers + awaited.answers.len() as u64, unseen + awaited.unseen())
+        })
     }
 
     /// Gives up the answers that a viewer waits for, as its connection ends.
     pub(super) fn abandon(&mut self, index: u32) {
-        self.tally.counters.posts_abandoned += self.unanswered.remove(&index).unwrap_or(0);
+        let awaited = self.awaited.remove(&index).unwrap_or_default();
+        self.tally.counters.posts_abandoned += awaited.answers.len() as u64;
     }
 
     fn agree(&mut self, event: usize, offset: u64, identity: u64) {
@@ -378,6 +419,10 @@ impl Crowd {
     }
 
     fn gap(&mut self, index: u32, from: u64, to: u64) {
+        if let Some(awaited) = self.awaited.get_mut(&index) {
+            // What was skipped counts as lost, and which posts those were is not known.
+            awaited.deliveries.retain(|sequence| awaited.answers.contains(sequence));
+        }
         let viewer = &mut self.viewers[index as usize];
         let counters = &mut self.tally.counters;
         let skipped = (to + 1).saturating_sub(viewer.expected);

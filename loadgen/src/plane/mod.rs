@@ -217,7 +217,7 @@ impl Plane {
             publishers_of,
             found: Vec::new(),
             fragments: HashMap::new(),
-            unanswered: HashMap::new(),
+            awaited: HashMap::new(),
             publisher_numbers: publishers.iter().map(|p| (p.viewer, p.number)).collect(),
             run: plan.run,
             started_ns: now_ns(),
@@ -383,6 +383,7 @@ impl Plane {
                 let mut tally = self.numbers();
                 tally.counters.lost += missing;
                 tally.missing = missing;
+                (tally.unanswered, tally.unseen) = self.crowd.awaited();
                 tally.underway = self.crowd.underway();
                 return Some(Answer::Tally(Box::new(tally)));
             }

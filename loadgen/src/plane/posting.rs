@@ -64,7 +64,7 @@ impl Plane {
         });
         self.crowd.tally.counters.posts += 1;
         if !matches!(self.crowd.dialect, Dialect::Generic(_)) {
-            *self.crowd.unanswered.entry(viewer).or_default() += 1;
+            self.crowd.awaited.entry(viewer).or_default().posted(marker.sequence);
         } else {
             let head = &mut self.crowd.heads[event];
             *head = (*head).max(u64::from(marker.sequence) + 1);

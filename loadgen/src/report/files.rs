@@ -14,24 +14,37 @@ use super::{Report, html, table};
 /// does not leave another's verdict behind.
 pub(crate) fn prepare(folder: &Path) -> io::Result<()> {
     fs::create_dir_all(folder)?;
-    // Histograms have the names that the earlier report gives them; what else is there is not ours.
-    let earlier = fs::read(folder.join(REPORT)).unwrap_or_default();
-    let earlier: serde_json::Value = serde_json::from_slice(&earlier).unwrap_or_default();
-    let steps = earlier["steps"].as_array().into_iter().flatten();
-    let labels = steps.filter_map(|step| step["label"].as_str()).chain(["unfinished"]);
-    let histograms = labels.flat_map(|label| [format!("{label}.hgrm"), format!("{label}.hdr")]);
-    for name in histograms.chain([REPORT.to_owned(), PAGE.to_owned()]) {
-        // A label of another program's must not lead out of the folder.
-        if Path::new(&name).components().count() == 1 {
+    for file in fs::read_dir(folder)? {
+        let name = file?.file_name();
+        // Histograms have the names of steps, whatever became of their report; what else is there is not ours.
+        if name.to_str().is_some_and(is_histogram) {
             remove(&folder.join(name))?;
         }
     }
+    remove(&folder.join(REPORT))?;
+    remove(&folder.join(PAGE))?;
     fs::write(folder.join(SUMMARY), "not finished: this run is under way, or was killed\n")
 }
 
 /// Says in `folder` why there is no report.
 pub(crate) fn write_refusal(folder: &Path, why: &str) -> io::Result<()> {
     fs::write(folder.join(SUMMARY), format!("not run: {why}\n"))
+}
+
+/// Whether a file's name is that of a step's histogram: `steady`, `x1.40` or `unfinished`, and which try it was.
+fn is_histogram(name: &str) -> bool {
+    let Some(label) = name.strip_suffix(".hdr").or_else(|| name.strip_suffix(".hgrm")) else {
+        return false;
+    };
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let is_try = |rest: &str| rest.is_empty() || rest.strip_prefix('.').is_some_and(is_number);
+    let named = ["steady", "unfinished"].into_iter().find_map(|name| label.strip_prefix(name));
+    if let Some(rest) = named {
+        return is_try(rest);
+    }
+    let mut parts = label.strip_prefix('x').unwrap_or("").split('.');
+    let count = parts.clone().count();
+    (2..=3).contains(&count) && parts.all(is_number)
 }
 
 fn remove(path: &Path) -> io::Result<()> {

@@ -102,7 +102,7 @@ fn counted(report: &Report) -> Vec<String> {
     let c = &report.counters;
     let mut lines = vec![format!(
         "whole run: {} deliveries, {} posts, {} acks, {} lost ({} announced by {} gaps), {} reordered, \
-         {} duplicates, {} appended twice, {} disagreements, {} protocol errors, {} checked whole",
+         {} duplicates, {} appended twice, {} not ours, {} disagreements, {} protocol errors, {} checked whole",
         c.deliveries,
         c.posts,
         c.acks,
@@ -112,6 +112,7 @@ fn counted(report: &Report) -> Vec<String> {
         c.reordered,
         c.duplicates,
         c.appended_twice,
+        c.deliveries_foreign,
         c.disagreements,
         c.protocol_errors,
         c.checked
@@ -136,6 +137,8 @@ fn counted(report: &Report) -> Vec<String> {
         (c.closed_unexpectedly, "closed unexpectedly"),
         (c.posts_refused, "posts refused"),
         (c.posts_unanswered, "posts unanswered"),
+        (c.posts_unseen, "posts acknowledged but not delivered"),
+        (c.acks_stray, "acks of no post that waits for one"),
         (c.posts_skipped, "posts skipped"),
     ];
     if troubles.iter().any(|&(count, _)| count > 0) {

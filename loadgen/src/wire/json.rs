@@ -31,6 +31,7 @@ enum Frame {
         offset: u64,
     },
     Error {
+        r#ref: Option<String>,
         code: String,
     },
     Notice(Notice),
@@ -96,7 +97,9 @@ fn read_whole(reader: &Reader, payload: &[u8]) -> Result<Heard, WireError> {
         Frame::Ack { r#ref, offset } => {
             Heard::Ack { sequence: r#ref.and_then(|text| text.parse().ok()), offset }
         }
-        Frame::Error { code } => Heard::Refused { code },
+        Frame::Error { r#ref, code } => {
+            Heard::Refused { sequence: r#ref.and_then(|text| text.parse().ok()), code }
+        }
         Frame::Notice(Notice::Gap { from, to }) => Heard::Gap { from, to },
         Frame::Notice(Notice::Drain { delay_ms }) => Heard::Drain { delay_ms },
         Frame::Notice(Notice::Unknown) | Frame::Unknown => Heard::Unknown,
@@ -171,7 +174,7 @@ mod tests {
             ),
             (
                 r#"{"type":"error","ref":"7","code":"too_long","message":"m"}"#,
-                Heard::Refused { code: "too_long".into() },
+                Heard::Refused { sequence: Some(7), code: "too_long".into() },
             ),
             (r#"{"type":"notice","kind":"gap","from":6,"to":9}"#, Heard::Gap { from: 6, to: 9 }),
             (r#"{"type":"notice","kind":"drain","delay_ms":42}"#, Heard::Drain { delay_ms: 42 }),

@@ -31,7 +31,7 @@ pub(crate) enum Heard {
     /// Our post is in the log.
     Ack { sequence: Option<u32>, offset: u64 },
     /// Our post was refused.
-    Refused { code: String },
+    Refused { sequence: Option<u32>, code: String },
     /// Offsets `from` to `to` were skipped, and announced.
     Gap { from: u64, to: u64 },
     /// The server will close this connection.

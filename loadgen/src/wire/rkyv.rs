@@ -101,7 +101,11 @@ pub(super) fn read(reader: &mut Reader, payload: &[u8]) -> Result<Heard, WireErr
             let reference = ack.reference.as_ref();
             Heard::Ack { sequence: reference.and_then(|text| text.parse().ok()), offset }
         }
-        4 => Heard::Refused { code: root!(ArchivedRefusal, archive).code.to_string() },
+        4 => {
+            let refusal = root!(ArchivedRefusal, archive);
+            let sequence = refusal.reference.as_ref().and_then(|text| text.parse().ok());
+            Heard::Refused { sequence, code: refusal.code.to_string() }
+        }
         5 => {
             let gap = root!(ArchivedGap, archive);
             Heard::Gap { from: gap.from.to_native(), to: gap.to.to_native() }
